@@ -1,0 +1,196 @@
+"""What passes from stage to stage: one frozen dataclass for each state of a model.
+
+    SourceModel → ImportedModel → CompiledModel → NativeModel → Package → SignedPackage → PushResult
+
+The type says what has been done. Stages (importers, compiler, toolchain, package, trust, channels)
+import these types and never one another.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+
+    from edgepack.targets import Target
+
+DTYPE_BYTES = {
+    "bool": 1,
+    "int8": 1,
+    "uint8": 1,
+    "int16": 2,
+    "uint16": 2,
+    "float16": 2,
+    "int32": 4,
+    "uint32": 4,
+    "float32": 4,
+    "int64": 8,
+    "uint64": 8,
+    "float64": 8,
+}
+"""Element types a model may take or give, by NumPy name, with their size in bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorSpec:
+    """A named tensor with a fixed shape; ``dtype`` is a NumPy name out of DTYPE_BYTES."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the dense row-major tensor in bytes."""
+        return math.prod(self.shape) * DTYPE_BYTES[self.dtype]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in model.json and in ``--json`` output."""
+        return {"name": self.name, "dtype": self.dtype, "shape": list(self.shape)}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> TensorSpec:
+        """The inverse of to_dict; the caller has checked the types."""
+        return cls(name=data["name"], dtype=data["dtype"], shape=tuple(data["shape"]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceModel:
+    """A model file as the user gave it."""
+
+    path: Path
+    format: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportedModel:
+    """A checked ONNX model with fixed shapes, simplified; tensor order is the graph's."""
+
+    source: SourceModel
+    model: onnx.ModelProto
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoldenVectors:
+    """Inputs and reference outputs that a device must reproduce before it switches.
+
+    ``tolerance`` bounds, for each output, ``max|y - ref| / max|ref|``; integers and booleans must be
+    equal. ``inputs[v][name]`` and ``outputs[v][name]`` are vector v's tensors. ``distinct`` is false
+    where no inputs could be found whose outputs differ by more than the tolerance.
+    """
+
+    inputs: tuple[dict[str, np.ndarray], ...]
+    outputs: tuple[dict[str, np.ndarray], ...]
+    tolerance: float
+    distinct: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompiledModel:
+    """Kernels, plan and weights for one target."""
+
+    target: Target
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    kernels: bytes = field(repr=False)
+    """Relocatable ELF object."""
+    plan_source: str = field(repr=False)
+    """C99 tables that runtime/edgepack.c executes."""
+    weights: bytes = field(repr=False)
+    arena_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class NativeModel:
+    """A compiled model linked with the runtime: the static worker executable of one target."""
+
+    compiled: CompiledModel
+    worker: bytes = field(repr=False)
+    code_bytes: int
+    """Size of the kernels and the plan in the stripped executable, without the runtime."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckResult:
+    """How a native model's outputs compare with the reference on the golden vectors."""
+
+    max_relative_error: float
+    vectors: int
+    emulator: str = ""
+    """qemu-user's name where the worker ran under it, empty where it ran natively."""
+    skipped: str = ""
+    """Why the worker could not run here; empty where it did."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in model.json and in ``compile --json``."""
+        return {
+            "max_relative_error": self.max_relative_error,
+            "vectors": self.vectors,
+            "emulator": self.emulator,
+            "skipped": self.skipped,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackagedTarget:
+    """One target inside a package, by the digests of its blobs (``sha256:`` + 64 hex digits)."""
+
+    name: str
+    arch: str
+    manifest: str
+    config: str
+    worker: str
+    weights: str
+    metadata: str
+    golden: str
+    sizes: dict[str, int]
+    """Blob size in bytes by digest."""
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    model: dict[str, Any]
+    """model.json, parsed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Package:
+    """A well-formed .epk file: every blob is there and has the digest it claims; nothing is trusted."""
+
+    path: Path
+    digest: str
+    """Digest of the canonical index of its targets: the same before and after signing."""
+    name: str
+    version: str
+    targets: tuple[PackagedTarget, ...]
+    envelope: bytes | None
+    """The DSSE envelope, where there is one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignedPackage:
+    """A package whose envelope was checked; only ``trust.verify`` makes one."""
+
+    package: Package
+    key_ids: tuple[str, ...]
+    """Keys that signed it. Verified against given keys where ``trusted``."""
+    trusted: bool
+    """False where no public key was at hand here: the device's own keys will decide."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushResult:
+    """What a channel did."""
+
+    channel: str
+    destination: str
+    sent_blobs: int
+    sent_bytes: int
+    skipped_blobs: int
+    detail: dict[str, Any]
