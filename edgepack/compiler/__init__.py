@@ -1,0 +1,53 @@
+"""ONNX to native kernels, a static plan and a weights blob: the only package that imports TVM.
+
+frontend    ONNX → Relax
+lower       Relax → NHWC, fused, one PrimFunc a kernel
+schedules   loop order of each kernel for the target
+plan        arena, calls and constants, all fixed
+codegen     object file and C tables
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from edgepack.artefacts import CompiledModel, ImportedModel
+
+if TYPE_CHECKING:
+    from edgepack.targets import Target
+
+__all__ = ["compile_model", "versions"]
+
+
+def compile_model(
+    imported: ImportedModel, target: Target, *, warn: Callable[[str], None] = lambda _: None
+) -> CompiledModel:
+    """Compile ``imported`` ahead of time for ``target``; the same input gives the same bytes.
+
+    Raises ModelError for operators that have no lowering (all are named) and CompileError for a
+    failure after that.
+    """
+    from edgepack.compiler import codegen, frontend, lower, plan
+
+    module = lower.lower(frontend.to_relax(imported.model), target, warn=warn)
+    static = plan.make_plan(module, imported.inputs, imported.outputs)
+    return CompiledModel(
+        target=target,
+        inputs=imported.inputs,
+        outputs=imported.outputs,
+        kernels=codegen.emit_kernels(module, target),
+        plan_source=codegen.emit_plan(static, imported.inputs, imported.outputs),
+        weights=static.weights,
+        arena_bytes=static.arena_bytes,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of the compiler's own parts, for the package's metadata."""
+    from importlib.metadata import version
+
+    import tvm
+
+    llvm = tvm.get_global_func("target.llvm_version_major", allow_missing=True)
+    return {"tvm": version("apache-tvm"), "llvm": str(llvm()) if llvm else "unknown"}

@@ -1,0 +1,240 @@
+"""Golden vectors: inputs, reference outputs from ONNX Runtime on the original model, a tolerance.
+
+Inputs are made with a fixed seed and of several kinds, because a model's answer to noise of one
+scale may hardly vary. A candidate counts only if the reference is sure of its own answer: ONNX
+Runtime with and without graph optimisation must agree on it well within the tolerance, or the
+comparison would measure rounding in an ill-conditioned spot (a sigmoid of -15, say). Of those, the
+ones are kept whose outputs differ most from one another; the tolerance is tightened below a quarter
+of the smallest difference, so that a stale or constant answer cannot pass for a right one.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgepack.artefacts import GoldenVectors, ImportedModel, TensorSpec
+from edgepack.errors import CompileError, ModelError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Tensors = dict[str, "np.ndarray"]
+Infer = Callable[[Tensors], Tensors]
+"""Inputs by name to outputs by name."""
+
+VECTORS = 3
+_CANDIDATES = 40
+_SMALLEST = 1e-30
+"""Outputs that are all zero are compared absolutely against this."""
+_LEAST_TOLERANCE = 2e-6
+"""A few float32 roundings; below this, right answers of another instruction set would fail."""
+
+
+def make_golden(
+    imported: ImportedModel, tolerance: float, *, warn: Callable[[str], None] = lambda _: None
+) -> GoldenVectors:
+    """Run the original model on candidate inputs and keep the surest, most different answers.
+
+    ``tolerance`` bounds ``max|y - ref| / max|ref|`` of each output. It is widened, with a warning,
+    only where the reference itself is less sure than that on every candidate. Raises ModelError
+    where ONNX Runtime cannot run the model or gives no finite answer.
+    """
+    sure, unsure = _candidates(imported, tolerance / 4)
+    chosen = _most_different(sure)
+    if len(chosen) < 2:
+        chosen = _most_different(sorted([*sure, *unsure], key=lambda c: c.doubt)[: 2 * VECTORS])
+        doubt = max(c.doubt for c in chosen)
+        if doubt > tolerance / 4:
+            tolerance = 4 * doubt
+            warn(
+                f"ONNX Runtime's own answers vary by {doubt:.2g} relative on this model's test"
+                f" inputs: the tolerance is {tolerance:.2g}"
+            )
+    distinct = len(chosen) > 1
+    if not distinct:
+        warn("the outputs do not depend on the inputs: golden vectors cannot tell a stale answer")
+    distances = itertools.starmap(_distance, itertools.combinations(chosen, 2))
+    return GoldenVectors(
+        inputs=tuple(c.inputs for c in chosen),
+        outputs=tuple(c.outputs for c in chosen),
+        tolerance=min([tolerance, *(distance / 4 for distance in distances)]),
+        distinct=distinct,
+    )
+
+
+def relative_error(value: np.ndarray, reference: np.ndarray) -> float:
+    """``max|y - ref| / max|ref|``; infinity for a NaN, a wrong shape, or unequal integers."""
+    import numpy as np
+
+    if value.shape != reference.shape or value.dtype != reference.dtype:
+        return float("inf")
+    if reference.size == 0:
+        return 0.0
+    if reference.dtype.kind != "f":
+        return 0.0 if np.array_equal(value, reference) else float("inf")
+    difference = np.abs(value.astype(np.float64) - reference.astype(np.float64)).max()
+    scale = max(float(np.abs(reference.astype(np.float64)).max()), _SMALLEST)
+    return float(difference) / scale if np.isfinite(difference) else float("inf")
+
+
+def distance_between(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> float:
+    """How far two answers lie apart: the largest relative error over the outputs, either way."""
+    return max(
+        min(relative_error(first[name], second[name]), relative_error(second[name], first[name]))
+        for name in first
+    )
+
+
+def compare(golden: GoldenVectors, infer: Infer, what: str) -> float:
+    """Run every vector through ``infer``; the largest relative error.
+
+    Raises CompileError that names the first output over the tolerance, by how much.
+    """
+    worst = 0.0
+    for number, (inputs, wanted) in enumerate(zip(golden.inputs, golden.outputs, strict=True)):
+        answer = infer(inputs)
+        for name, reference in wanted.items():
+            error = relative_error(answer[name], reference)
+            if not error <= golden.tolerance:
+                raise CompileError(
+                    f"{what}: output {name!r} differs from ONNX Runtime's on vector {number}:"
+                    f" relative error {error:.3g}, tolerance {golden.tolerance:.3g}",
+                    "nothing was written; a wider --tolerance is right only for a model that is"
+                    " known to need it",
+                )
+            worst = max(worst, error)
+    return worst
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Candidate:
+    """Inputs, the reference's answer, and how far its two ways of computing lie apart."""
+
+    inputs: Tensors
+    outputs: Tensors
+    doubt: float
+
+
+def _candidates(
+    imported: ImportedModel, doubt_limit: float
+) -> tuple[list[_Candidate], list[_Candidate]]:
+    """Candidates that the reference is sure of, and the others; stops when there are enough."""
+    import numpy as np
+
+    optimised, plain = _reference(imported, optimise=True), _reference(imported, optimise=False)
+    generator = np.random.default_rng(20)
+    sure: list[_Candidate] = []
+    unsure: list[_Candidate] = []
+    reason = "every answer holds NaN or infinity"
+    for kind in range(_CANDIDATES):
+        if len(_most_different(sure)) == VECTORS and len(sure) >= 2 * VECTORS:
+            break
+        inputs = {spec.name: _random(generator, spec, kind) for spec in imported.inputs}
+        try:
+            outputs, other = optimised(inputs), plain(inputs)
+        except Exception as error:  # ONNX Runtime's exceptions have no common type
+            reason = str(error).splitlines()[0]
+            continue
+        if all(np.isfinite(value).all() for value in outputs.values() if value.dtype.kind == "f"):
+            doubt = max(relative_error(other[name], outputs[name]) for name in outputs)
+            group = sure if doubt <= doubt_limit else unsure
+            group.append(_Candidate(inputs=inputs, outputs=outputs, doubt=doubt))
+    if not sure and not unsure:
+        raise ModelError(
+            f"ONNX Runtime gives no answer to compare with: {reason}",
+            "check that the model runs in ONNX Runtime with these input shapes",
+        )
+    return sure, unsure
+
+
+def _reference(imported: ImportedModel, *, optimise: bool) -> Infer:
+    """The original file in ONNX Runtime: one thread, so that sums have one order."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    level = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
+    try:
+        session = onnxruntime.InferenceSession(
+            str(imported.source.path), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # as above
+        raise ModelError(
+            f"ONNX Runtime cannot load {imported.source.path}: {str(error).splitlines()[0]}",
+            "a model that ONNX Runtime refuses has no reference; export it again",
+        ) from error
+    names = [spec.name for spec in imported.outputs]
+
+    def run(inputs: Tensors) -> Tensors:
+        return dict(zip(names, session.run(names, inputs), strict=True))
+
+    return run
+
+
+_FLOAT_KINDS = [(1.0, 0.0), (0.5, 0.5), (1.0, 1.5), (2.0, 0.0), (0.1, 0.0)]
+"""Scale and offset of floating-point candidates; images in 0..1, in -1..1, normalised, …"""
+_INTEGER_RANGES = [2, 16, 100, 128, 5]
+"""Integers are mostly codes or indices: small ranges, so that some fit any table."""
+_BLOCKS = [1, 2, 4, 8, 16]
+"""Side of the blocks that a scene is made of, in pixels."""
+
+
+def _random(generator: Any, spec: TensorSpec, kind: int) -> np.ndarray:
+    """Candidate ``kind`` of an input: noise and scenes by turns, at every scale and offset."""
+    import numpy as np
+
+    if spec.dtype == "bool":
+        return np.asarray(generator.integers(0, 2, spec.shape), dtype=bool)
+    if not spec.dtype.startswith("float"):
+        high = _INTEGER_RANGES[kind % len(_INTEGER_RANGES)]
+        return np.asarray(generator.integers(0, high, spec.shape), dtype=spec.dtype)
+    turn = kind // 2
+    scale, offset = _FLOAT_KINDS[turn % len(_FLOAT_KINDS)]
+    if kind % 2:
+        block = _BLOCKS[(turn + turn // len(_FLOAT_KINDS)) % len(_BLOCKS)]
+        values = _scene(generator, spec.shape, block)
+    else:
+        values = generator.standard_normal(spec.shape)
+    return np.asarray(values * scale + offset, dtype=spec.dtype)
+
+
+def _scene(generator: Any, shape: tuple[int, ...], block: int) -> np.ndarray:
+    """Black and white blocks in some regions of a white ground, the same over channels.
+
+    Networks that look for something (text, faces) answer zero to plain noise.
+    """
+    import numpy as np
+
+    channels_last = len(shape) > 2 and shape[-1] <= 4
+    spatial = range(len(shape))[-3:-1] if channels_last else range(len(shape))[-2:]
+
+    def coarse(side: int) -> np.ndarray:
+        extents = [-(-e // side) if axis in spatial else 1 for axis, e in enumerate(shape)]
+        cells = generator.integers(0, 2, extents).astype(np.float64)
+        for axis in spatial:
+            cells = cells.take(np.arange(shape[axis]) // side, axis=axis)
+        return np.broadcast_to(cells, shape)
+
+    return np.asarray(1.0 - 2.0 * coarse(block) * coarse(32))
+
+
+def _distance(first: _Candidate, second: _Candidate) -> float:
+    return distance_between(first.outputs, second.outputs)
+
+
+def _most_different(candidates: list[_Candidate]) -> list[_Candidate]:
+    """Farthest-point choice of up to VECTORS, leaving out those that answer as another does."""
+    chosen = candidates[:1]
+    while candidates and len(chosen) < VECTORS:
+        distance, number = max(
+            (min(_distance(c, other) for other in chosen), -i) for i, c in enumerate(candidates)
+        )
+        if distance / 4 < _LEAST_TOLERANCE:
+            break
+        chosen.append(candidates[-number])
+    return chosen

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from edgepack import golden, importers
+from edgepack.artefacts import GoldenVectors
+from edgepack.errors import CompileError, ModelError
+from tests import networks
+
+
+def vectors_of(network: onnx.ModelProto, path: Path) -> GoldenVectors:
+    networks.save(network, path)
+    return golden.make_golden(importers.import_model(path, {}), 1e-4)
+
+
+@pytest.fixture(scope="module")
+def convolutional(tmp_path_factory: pytest.TempPathFactory) -> GoldenVectors:
+    path = tmp_path_factory.mktemp("golden") / "model.onnx"
+    return vectors_of(networks.convolutional(), path)
+
+
+def answers(vectors: GoldenVectors, shift: int = 0, factor: float = 1.0) -> golden.Infer:
+    """Gives the reference's own answer to vector i + shift, times ``factor``."""
+    order = iter(range(len(vectors.inputs)))
+
+    def infer(_: golden.Tensors) -> golden.Tensors:
+        number = (next(order) + shift) % len(vectors.outputs)
+        return {name: value * factor for name, value in vectors.outputs[number].items()}
+
+    return infer
+
+
+def test_the_right_answers_pass(convolutional: GoldenVectors) -> None:
+    assert len(convolutional.inputs) == golden.VECTORS
+    assert convolutional.distinct
+    assert golden.compare(convolutional, answers(convolutional), "host") == 0.0
+
+
+def test_an_error_above_the_tolerance_is_named_with_output_amount_and_tolerance(
+    convolutional: GoldenVectors,
+) -> None:
+    with pytest.raises(CompileError, match=r"host: output 'y' .* error 0\.001, tolerance 0\.0001"):
+        golden.compare(convolutional, answers(convolutional, factor=1.001), "host")
+
+
+@pytest.mark.parametrize("shift", [1, 2])
+def test_a_stale_answer_fails(convolutional: GoldenVectors, shift: int) -> None:
+    with pytest.raises(CompileError):
+        golden.compare(convolutional, answers(convolutional, shift=shift), "host")
+
+
+def test_a_constant_answer_fails(convolutional: GoldenVectors) -> None:
+    constant = convolutional.outputs[0]
+    with pytest.raises(CompileError, match="vector 1"):
+        golden.compare(convolutional, lambda _: constant, "host")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_answer_that_is_not_finite_fails(convolutional: GoldenVectors, value: float) -> None:
+    with pytest.raises(CompileError, match="error inf"):
+        golden.compare(convolutional, answers(convolutional, factor=value), "host")
+
+
+def test_a_weak_dependence_on_the_input_tightens_the_tolerance(tmp_path: Path) -> None:
+    faint = networks.model(
+        [networks.node("Mul", "x small", "m"), networks.node("Add", "m one", "y")],
+        {"x": [8]},
+        {"y": [8]},
+        {"small": np.float32(2e-5), "one": np.float32(1)},
+    )
+    vectors = vectors_of(faint, tmp_path / "faint.onnx")
+    assert vectors.distinct
+    assert 2e-6 <= vectors.tolerance < 1e-4
+    with pytest.raises(CompileError):
+        golden.compare(vectors, answers(vectors, shift=1), "host")
+
+
+def test_a_model_without_any_dependence_is_warned_about(tmp_path: Path) -> None:
+    constant = networks.model(
+        [networks.node("Mul", "x zero", "y")], {"x": [8]}, {"y": [8]}, {"zero": np.float32(0)}
+    )
+    path = networks.save(constant, tmp_path / "constant.onnx")
+    said: list[str] = []
+    vectors = golden.make_golden(importers.import_model(path, {}), 1e-4, warn=said.append)
+    assert not vectors.distinct
+    assert len(said) == 1
+    assert "do not depend on the inputs" in said[0]
+
+
+def test_a_model_that_answers_only_nan_has_no_reference(tmp_path: Path) -> None:
+    chain = "Abs x a;Add a one b;Neg b c;Sqrt c y"
+    nodes = [
+        networks.node(operator, " ".join(inputs), output)
+        for operator, *inputs, output in (step.split() for step in chain.split(";"))
+    ]
+    network = networks.model(nodes, {"x": [8]}, {"y": [8]}, {"one": np.float32(1)})
+    with pytest.raises(ModelError, match="NaN"):
+        vectors_of(network, tmp_path / "nan.onnx")
+
+
+def test_integers_must_be_equal() -> None:
+    whole = np.array([1, 2, 3])
+    assert golden.relative_error(whole, whole) == 0.0
+    assert golden.relative_error(whole + 1, whole) == float("inf")
+
+
+def test_the_same_model_gives_the_same_vectors(tmp_path: Path) -> None:
+    first = vectors_of(networks.integer_codes(), tmp_path / "a.onnx")
+    second = vectors_of(networks.integer_codes(), tmp_path / "b.onnx")
+    for one, other in zip(first.inputs, second.inputs, strict=True):
+        np.testing.assert_array_equal(one["codes"], other["codes"])
