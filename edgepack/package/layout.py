@@ -141,13 +141,15 @@ def envelope_descriptor(envelope: Blob) -> Descriptor:
 
 
 def signature_descriptor(manifest: Blob) -> Descriptor:
-    """The signature's line in the package index, after the targets."""
+    """The signature's line in the package index, after the targets.
+
+    Its artifactType stands in the manifest alone: image tools of 2022 refuse it in an index.
+    """
     return Descriptor(
         media_type=oci.MANIFEST_TYPE,
         digest=manifest.digest,
         size=manifest.size,
         annotations={SIGNATURE: "dsse"},
-        artifact_type=SIGNATURE_TYPE,
     )
 
 

@@ -47,25 +47,21 @@ class Descriptor:
     digest: str
     size: int
     annotations: dict[str, str] = field(default_factory=dict)
-    artifact_type: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in a manifest or an index."""
         data = {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
-        return data | _optional(self.annotations, self.artifact_type)
+        return data | _annotated(self.annotations)
 
     @classmethod
     def from_dict(cls, data: object, where: str) -> Descriptor:
         """The inverse of to_dict; anything else is a MalformedError."""
-        values = canonical.members(
-            data, where, ("mediaType", "digest", "size"), ("annotations", "artifactType")
-        )
+        values = canonical.members(data, where, ("mediaType", "digest", "size"), ("annotations",))
         return cls(
             media_type=canonical.text(values["mediaType"], f"{where}.mediaType"),
             digest=_digest(values["digest"], f"{where}.digest"),
             size=canonical.integer(values["size"], f"{where}.size", 0, MAX_SIZE),
             annotations=_annotations(values, where),
-            artifact_type=_artifact_type(values, where),
         )
 
 
@@ -85,8 +81,9 @@ class ImageManifest:
             "mediaType": MANIFEST_TYPE,
             "config": self.config.to_dict(),
             "layers": [layer.to_dict() for layer in self.layers],
+            "artifactType": self.artifact_type,
         }
-        return canonical.encode(data | _optional(self.annotations, self.artifact_type))
+        return canonical.encode(data | _annotated(self.annotations))
 
     @classmethod
     def from_bytes(cls, data: bytes, where: str) -> ImageManifest:
@@ -96,7 +93,7 @@ class ImageManifest:
         _check_kind(values, where, MANIFEST_TYPE)
         layers = canonical.items(values["layers"], f"{where}.layers", _MAX_LIST)
         return cls(
-            artifact_type=_artifact_type(values, where),
+            artifact_type=canonical.text(values["artifactType"], f"{where}.artifactType"),
             config=Descriptor.from_dict(values["config"], f"{where}.config"),
             layers=tuple(
                 Descriptor.from_dict(layer, f"{where}.layers[{i}]")
@@ -120,7 +117,7 @@ class ImageIndex:
             "mediaType": INDEX_TYPE,
             "manifests": [manifest.to_dict() for manifest in self.manifests],
         }
-        return canonical.encode(data | _optional(self.annotations, ""))
+        return canonical.encode(data | _annotated(self.annotations))
 
     @classmethod
     def from_bytes(cls, data: bytes, where: str) -> ImageIndex:
@@ -157,13 +154,9 @@ def image_config(arch: str, labels: dict[str, str], layers: tuple[Descriptor, ..
     return canonical.encode(config)
 
 
-def _optional(annotations: dict[str, str], artifact_type: str) -> dict[str, Any]:
-    data: dict[str, Any] = {}
-    if annotations:
-        data["annotations"] = annotations
-    if artifact_type:
-        data["artifactType"] = artifact_type
-    return data
+def _annotated(annotations: dict[str, str]) -> dict[str, Any]:
+    """The ``annotations`` member, left out where there are none."""
+    return {"annotations": annotations} if annotations else {}
 
 
 def _annotations(values: dict[str, Any], where: str) -> dict[str, str]:
@@ -173,15 +166,6 @@ def _annotations(values: dict[str, Any], where: str) -> dict[str, str]:
     if not annotations:
         raise canonical.MalformedError(f"{where}.annotations is empty")
     return annotations
-
-
-def _artifact_type(values: dict[str, Any], where: str) -> str:
-    if "artifactType" not in values:
-        return ""
-    name = canonical.text(values["artifactType"], f"{where}.artifactType")
-    if not name:
-        raise canonical.MalformedError(f"{where}.artifactType is empty")
-    return name
 
 
 def _digest(value: object, where: str) -> str:

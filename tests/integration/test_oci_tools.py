@@ -118,22 +118,22 @@ def test_skopeo_copies_one_target_blob_for_blob(package: Package, tmp_path: Path
 
 @pytest.mark.needs("skopeo")
 def test_skopeo_copies_all_targets_and_they_are_the_same_again(
-    unsigned: Package, tmp_path: Path
+    package: Package, tmp_path: Path
 ) -> None:
-    source = f"oci-archive:{unsigned.path}"
+    source = f"oci-archive:{package.path}"
     skopeo("copy", "--all", "--preserve-digests", source, f"oci:{tmp_path}/all:x")
-    _same_again(unsigned, tmp_path / "all", tmp_path / "again.epk")
+    _same_again(package, tmp_path / "all", tmp_path / "again.epk")
 
 
 @pytest.mark.needs("skopeo", "docker-registry")
 def test_skopeo_pushes_all_targets_to_a_registry_and_pulls_them_back_unchanged(
-    unsigned: Package, tmp_path: Path, registry: str
+    package: Package, tmp_path: Path, registry: str
 ) -> None:
     remote = f"docker://{registry}/models/demo:1.2.0"
     every = ("copy", "--all", "--preserve-digests")
-    skopeo(*every, "--dest-tls-verify=false", f"oci-archive:{unsigned.path}", remote)
+    skopeo(*every, "--dest-tls-verify=false", f"oci-archive:{package.path}", remote)
     skopeo(*every, "--src-tls-verify=false", remote, f"oci:{tmp_path}/back:x")
-    _same_again(unsigned, tmp_path / "back", tmp_path / "again.epk")
+    _same_again(package, tmp_path / "back", tmp_path / "again.epk")
 
 
 @pytest.mark.needs("docker-registry")

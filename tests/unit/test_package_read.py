@@ -201,7 +201,7 @@ FALSE: dict[str, tuple[dict[str, Edit], str]] = {
     "line-platform": ({"index": first_line(platform={"os": "linux"})}, "unknown key 'platform'"),
     "line-urls": ({"index": first_line(urls=["http://x"])}, "unknown key 'urls'"),
     "line-type": ({"index": first_line(mediaType="x/y")}, "not stated as it should"),
-    "line-artifact": ({"index": first_line(artifactType="x/y")}, "not stated as it should"),
+    "line-artifact": ({"index": first_line(artifactType="x/y")}, "unknown key .artifactType."),
     "manifest-spaced": ({"manifest": spaced}, "not in canonical form"),
     "manifest-doubled": ({"manifest": doubled}, "twice"),
     "manifest-unknown": ({"manifest": put(subject={})}, "unknown key 'subject'"),
@@ -297,7 +297,7 @@ def test_blobs_of_more_targets_than_the_limit_are_refused(whole: Path, tmp_path:
             {"index": lambda i: i["manifests"][-1]["annotations"].update(a="b")},
             "not stated as it should",
         ),
-        ({"index": lambda i: i["manifests"][-1].pop("artifactType") and None}, "not stated"),
+        ({"index": lambda i: i["manifests"][-1].update(artifactType="x/y")}, "unknown key"),
     ],
 )
 def test_a_signature_in_another_form_is_refused(
