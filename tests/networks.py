@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ def model(
     nodes: Sequence[onnx.NodeProto],
     inputs: dict[str, Sequence[int | str]],
     outputs: dict[str, Sequence[int | str]],
-    weights: dict[str, np.ndarray] | None = None,
+    weights: Mapping[str, np.ndarray | np.generic] | None = None,
     *,
     opset: int = 17,
     types: dict[str, int] | None = None,
@@ -36,7 +36,10 @@ def model(
         "network",
         values(inputs),
         values(outputs),
-        [numpy_helper.from_array(array, name) for name, array in (weights or {}).items()],
+        [
+            numpy_helper.from_array(np.asarray(array), name)
+            for name, array in (weights or {}).items()
+        ],
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
     made.ir_version = 8
@@ -54,7 +57,7 @@ def _random(*shape: int, seed: int = 0) -> np.ndarray:
     """Weights of about unit gain for their fan-in."""
     generator = np.random.default_rng(seed)
     fan_in = max(int(np.prod(shape[1:])), 1)
-    return (generator.standard_normal(shape) / np.sqrt(fan_in)).astype(np.float32)
+    return np.asarray(generator.standard_normal(shape) / np.sqrt(fan_in), np.float32)
 
 
 def node(operator: str, inputs: str, outputs: str, **attributes: Any) -> onnx.NodeProto:
@@ -64,7 +67,7 @@ def node(operator: str, inputs: str, outputs: str, **attributes: Any) -> onnx.No
 
 def convolutional() -> onnx.ModelProto:
     """Convolutions (3x3, depthwise, strided 1x1), ReLU6, a residual, pooling, Gemm, softmax."""
-    weights = {
+    weights: dict[str, np.ndarray | np.generic] = {
         "w1": _random(8, 3, 3, 3, seed=1),
         "b1": _random(8, seed=2),
         "w2": _random(8, 1, 3, 3, seed=3),
@@ -92,7 +95,7 @@ def convolutional() -> onnx.ModelProto:
 
 def transposed_convolution() -> onnx.ModelProto:
     """An encoder and a decoder, with a skip by Concat and a nearest-neighbour Resize."""
-    weights = {
+    weights: dict[str, np.ndarray | np.generic] = {
         "w1": _random(6, 2, 3, 3, seed=1),
         "w2": _random(6, 4, 2, 2, seed=2),
         "w3": _random(1, 6, 3, 3, seed=3),

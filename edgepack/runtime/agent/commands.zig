@@ -1,0 +1,106 @@
+//! The agent's commands, from the parsed command line to what is printed. `serve` is in serve.zig.
+
+const std = @import("std");
+const Io = std.Io;
+const Allocator = std.mem.Allocator;
+const answer = @import("answer.zig");
+const arguments = @import("arguments.zig");
+const installs = @import("install.zig");
+const Outcome = installs.Outcome;
+const Session = installs.Session;
+const keys = @import("keys.zig");
+const notify = @import("notify.zig");
+const Package = @import("package.zig").Package;
+const refusals = @import("refusal.zig");
+const Refusal = refusals.Refusal;
+const Source = @import("source.zig").Source;
+const Store = @import("store.zig").Store;
+const verify = @import("verify.zig");
+
+pub const Error = refusals.Error || Io.Writer.Error;
+
+/// Takes the lock: from here on this process alone changes the store.
+fn begin(arena: Allocator, io: Io, refusal: *Refusal, store: *Store) refusals.Error!Session {
+    const target = try store.target(arena);
+    const trusted = try keys.load(arena, io, refusal, store.root);
+    try store.lock(arena);
+    return .{ .arena = arena, .io = io, .refusal = refusal, .store = store, .keys = trusted, .target = target };
+}
+
+pub fn install(arena: Allocator, io: Io, refusal: *Refusal, root: []const u8, path: []const u8, out: *Io.Writer) Error!void {
+    var store: Store = try .open(io, refusal, root);
+    const session = try begin(arena, io, refusal, &store);
+    const package: Package = try .open(arena, io, refusal, path);
+    defer package.close(io);
+    const verified = try verify.package(arena, io, refusal, session.keys, session.target, &package, &store);
+    try answer.one(out, try installs.install(session, &verified, .{ .package = &package }));
+}
+
+pub fn pull(arena: Allocator, io: Io, refusal: *Refusal, root: []const u8, where: []const u8, requested: []const []const u8, out: *Io.Writer) Error!void {
+    const source: Source = try .open(arena, io, refusal, where);
+    var store: Store = try .open(io, refusal, root);
+    const session = try begin(arena, io, refusal, &store);
+    const offered = if (requested.len > 0) requested else try namesToPull(session, source);
+    if (offered.len == 0) return refusal.because(.usage, "nothing is installed yet: name the models to pull", .{});
+    var outcomes: std.ArrayList(Outcome) = .empty;
+    for (offered) |name| {
+        const outcome = pullOne(session, source, name) catch |err| switch (err) {
+            error.OutOfMemory => return error.OutOfMemory,
+            error.Refused => {
+                // A stick may carry models for other devices; only who asks for one by name wants it here.
+                if (requested.len == 0 and refusal.check == .target) continue;
+                return error.Refused;
+            },
+        };
+        try outcomes.append(arena, outcome);
+    }
+    try answer.many(out, outcomes.items);
+}
+
+fn pullOne(session: Session, source: Source, name: []const u8) refusals.Error!Outcome {
+    const bytes = try source.pointer(session.arena, session.io, session.refusal, name);
+    const verified = try verify.pointer(session.arena, session.refusal, session.keys, session.target, bytes);
+    if (!std.mem.eql(u8, verified.statement.name, name)) {
+        return session.refusal.because(.statement, "what is offered as {s} was signed as {s}", .{ name, verified.statement.name });
+    }
+    return installs.install(session, &verified, source);
+}
+
+/// What is installed, and all that a directory lists; a directory need not have what is installed.
+fn namesToPull(session: Session, source: Source) refusals.Error![]const []const u8 {
+    const listed = try source.models(session.arena, session.io, session.refusal);
+    return if (source == .directory) listed else session.store.modelNames(session.arena);
+}
+
+pub fn rollback(arena: Allocator, io: Io, refusal: *Refusal, root: []const u8, requested: ?[]const u8, out: *Io.Writer) Error!void {
+    var store: Store = try .open(io, refusal, root);
+    const session = try begin(arena, io, refusal, &store);
+    const installed = try store.modelNames(arena);
+    const name = requested orelse switch (installed.len) {
+        0 => return refusal.because(.state, "no model is installed", .{}),
+        1 => installed[0],
+        else => return refusal.because(.usage, "{d} models are installed; name the one to roll back", .{installed.len}),
+    };
+    try answer.one(out, try installs.rollback(session, name));
+}
+
+pub fn status(arena: Allocator, io: Io, refusal: *Refusal, root: []const u8, version: []const u8, out: *Io.Writer) Error!void {
+    var store: Store = try .open(io, refusal, root);
+    var models: std.ArrayList(answer.NamedState) = .empty;
+    for (try store.modelNames(arena)) |name| {
+        try models.append(arena, .{ .name = name, .state = try store.load(arena, name) orelse continue });
+    }
+    try answer.status(out, .{
+        .agent = version,
+        .target = store.target(arena) catch null, // not set up yet: that is a status too
+        .serving = notify.isServing(arena, io, root),
+        .disk_free = try store.freeBytes(),
+        .keys = try keys.load(arena, io, refusal, store.root),
+        .models = models.items,
+    });
+}
+
+pub fn blobs(arena: Allocator, io: Io, refusal: *Refusal, root: []const u8, out: *Io.Writer) Error!void {
+    var store: Store = try .open(io, refusal, root);
+    try answer.blobs(out, try store.list(arena));
+}

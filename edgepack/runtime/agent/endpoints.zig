@@ -1,0 +1,221 @@
+//! What each path of the API answers: from a request's head and body to an Answer.
+
+const std = @import("std");
+const Io = std.Io;
+const clock = @import("clock.zig");
+const Connection = @import("connection.zig").Connection;
+const http = @import("http.zig");
+const Answer = @import("http_answer.zig").Answer;
+const infer_request = @import("infer_request.zig");
+const Models = @import("models.zig").Models;
+const oip = @import("oip.zig");
+const Problem = @import("problem.zig").Problem;
+const Route = @import("route.zig").Route;
+const ServedModel = @import("served_model.zig").ServedModel;
+
+/// Of tensors that all requests in progress hold together; one larger than this runs when it is alone.
+const max_staged_bytes = 256 << 20;
+/// For a client to take its answer.
+const answer_ms = 60_000;
+/// Of a body that nobody asked for.
+const max_idle_body = 64 << 10;
+
+pub const Api = struct {
+    models: *Models,
+    agent_version: []const u8,
+    staged_bytes: std.atomic.Value(usize) = .init(0),
+};
+
+/// One request and the buffers for its answer.
+pub const Exchange = struct {
+    api: *Api,
+    head: http.Head,
+    connection: *Connection,
+    /// Ours to take away: false when the server stops.
+    keep_alive: bool,
+    answer_buffer: []u8,
+    body_buffer: []u8,
+    problem: Problem = .{},
+
+    pub const Error = Io.Writer.Error;
+
+    /// Answers; true where the connection may carry another request.
+    pub fn answer(self: *Exchange, path: []const u8) Error!bool {
+        const route = Route.parse(path) orelse {
+            self.problem.because(.not_found, "no such path: {s}", .{path}) catch {};
+            return self.fail(max_idle_body);
+        };
+        const reading = self.head.method == .GET or self.head.method == .HEAD;
+        if (reading == route.changes() or self.head.method == .other) {
+            self.problem.because(.method_not_allowed, "this path takes {s}", .{if (route.changes()) "POST" else "GET"}) catch {};
+            return self.fail(max_idle_body);
+        }
+        return switch (route) {
+            .infer => |model| self.infer(model),
+            else => self.small(route),
+        };
+    }
+
+    /// Answers a request whose head is no good; nothing can follow on this connection.
+    pub fn refuse(self: *Exchange, status: http.Status, reason: []const u8) Error!bool {
+        self.head = .{ .method = .other, .path = "", .http_1_0 = false, .keep_alive = false };
+        self.problem.because(status, "{s}", .{reason}) catch {};
+        return self.failNow();
+    }
+
+    /// Routes whose body does not matter.
+    fn small(self: *Exchange, route: Route) Error!bool {
+        if (!try self.skipBody(max_idle_body)) return self.failNow();
+        var reply = self.begin(.ok);
+        self.writeSmall(&reply.writer, route) catch |err| switch (err) {
+            error.Problem => return self.failNow(),
+            error.WriteFailed => return error.WriteFailed,
+        };
+        return finish(&reply);
+    }
+
+    fn writeSmall(self: *Exchange, writer: *Io.Writer, route: Route) (Error || error{Problem})!void {
+        const models = self.api.models;
+        switch (route) {
+            .server => try oip.writeServerMetadata(writer, self.api.agent_version),
+            .live => try writer.writeAll("{\"live\":true}"),
+            .ready => {
+                if (!models.allReady()) return self.problem.because(.service_unavailable, "not every model is ready; see /v2/repository/index", .{});
+                try writer.writeAll("{\"ready\":true}");
+            },
+            .model => |model| {
+                const served = try models.acquire(model.name, model.version, &self.problem);
+                defer served.release();
+                try oip.writeModelMetadata(writer, &served.info);
+            },
+            .model_ready => |model| {
+                const served = try models.acquire(model.name, model.version, &self.problem);
+                defer served.release();
+                try writer.print("{{\"name\":\"{s}\",\"version\":\"{s}\",\"ready\":true}}", .{ served.info.name, served.info.version });
+            },
+            .index => try self.writeIndex(writer),
+            .load => |name| {
+                const served = try models.load(name, &self.problem);
+                defer served.release();
+                try writer.print("{{\"name\":\"{s}\",\"version\":\"{s}\"}}", .{ served.info.name, served.info.version });
+            },
+            .infer => unreachable, // answer() sends it to infer()
+        }
+    }
+
+    fn writeIndex(self: *Exchange, writer: *Io.Writer) Error!void {
+        try writer.writeByte('[');
+        var index: usize = 0;
+        var version: [32]u8 = undefined;
+        while (self.api.models.entryAt(index, &version)) |it| : (index += 1) {
+            if (index > 0) try writer.writeByte(',');
+            const state = if (it.entry.current != null) "READY" else "UNAVAILABLE";
+            try writer.print("{{\"name\":\"{s}\",\"version\":\"{s}\",\"state\":\"{s}\",\"reason\":", .{ it.entry.name(), it.version, state });
+            try std.json.Stringify.encodeJsonString(it.entry.trouble.reason(), .{}, writer);
+            try writer.writeByte('}');
+        }
+        try writer.writeByte(']');
+    }
+
+    fn infer(self: *Exchange, model: Route.Model) Error!bool {
+        const served = self.api.models.acquire(model.name, model.version, &self.problem) catch return self.fail(max_idle_body);
+        defer served.release();
+        const limit = infer_request.maxBytes(&served.info);
+        if (self.head.binary_tensors) {
+            self.problem.because(.bad_request, "binary tensor data is not supported; send it as JSON", .{}) catch {};
+            return self.fail(limit);
+        }
+        const staging = self.takeStaging(served.info.vector_bytes) catch return self.fail(limit);
+        defer self.giveStaging(staging);
+        var asked: oip.Infer = undefined;
+        if (!try self.readInfer(&asked, served, staging, limit)) return self.failNow();
+        served.run(staging, &self.problem) catch return self.failNow();
+        var reply = self.begin(.ok);
+        try asked.writeAnswer(&reply.writer, &served.info, staging);
+        return finish(&reply);
+    }
+
+    /// False with `problem` set. After it the body has been read to its end, or keep_alive is off.
+    fn readInfer(self: *Exchange, asked: *oip.Infer, served: *const ServedModel, staging: []u8, limit: u64) Error!bool {
+        var body = try self.openBody(limit) orelse return false;
+        const read = infer_request.read(asked, &body.interface, &served.info, staging, std.heap.page_allocator, &self.problem);
+        if (read) |_| return true else |err| {
+            if (err == error.ReadFailed) self.explain(&body, limit);
+            if (!body.skipRest()) self.keep_alive = false;
+            return false;
+        }
+    }
+
+    fn explain(self: *Exchange, body: *const http.Body, limit: u64) void {
+        self.keep_alive = false;
+        (switch (body.failure) {
+            .too_large => self.problem.because(.content_too_large, "the body is larger than {d} bytes, which is all this can need", .{limit}),
+            .malformed => self.problem.because(.bad_request, "the body's chunks are malformed", .{}),
+            .cut => self.problem.because(.bad_request, "the body ends too early", .{}),
+            .none => self.problem.because(.request_timeout, "the body did not come in time", .{}),
+        }) catch {};
+    }
+
+    /// Null with `problem` set where it is too large to begin with. Asks for it where that is expected.
+    fn openBody(self: *Exchange, limit: u64) Error!?http.Body {
+        const body: http.Body = .init(&self.connection.reader, self.head, limit, self.body_buffer);
+        if (body.remaining > limit) {
+            self.problem.because(.content_too_large, "the body has {d} bytes, and no more than {d} can be needed", .{ body.remaining, limit }) catch {};
+            self.keep_alive = false;
+            return null;
+        }
+        if (self.head.expect_continue) {
+            try self.connection.writer.writeAll("HTTP/1.1 100 Continue\r\n\r\n");
+            try self.connection.writer.flush();
+        }
+        return body;
+    }
+
+    fn skipBody(self: *Exchange, limit: u64) Error!bool {
+        var body = try self.openBody(limit) orelse return false;
+        if (body.skipRest()) return true;
+        self.explain(&body, limit);
+        return false;
+    }
+
+    /// Answers `problem`, with the body not yet read. One that waits for our 100 is not sent at all.
+    fn fail(self: *Exchange, limit: u64) Error!bool {
+        if (self.head.expect_continue) {
+            self.keep_alive = false;
+        } else {
+            var body: http.Body = .init(&self.connection.reader, self.head, limit, self.body_buffer);
+            if (body.remaining > limit or !body.skipRest()) self.keep_alive = false;
+        }
+        return self.failNow();
+    }
+
+    fn failNow(self: *Exchange) Error!bool {
+        var reply = self.begin(self.problem.status);
+        try oip.writeError(&reply.writer, self.problem.reason());
+        return finish(&reply);
+    }
+
+    fn begin(self: *Exchange, status: http.Status) Answer {
+        self.connection.deadline = clock.milliseconds() + answer_ms; // the run may have taken long
+        return .init(&self.connection.writer, self.head, status, self.keep_alive and self.head.keep_alive, self.answer_buffer);
+    }
+
+    fn takeStaging(self: *Exchange, bytes: usize) error{Problem}![]u8 {
+        const held = self.api.staged_bytes.fetchAdd(bytes, .monotonic);
+        errdefer _ = self.api.staged_bytes.fetchSub(bytes, .monotonic);
+        if (held > 0 and held + bytes > max_staged_bytes) {
+            return self.problem.because(.service_unavailable, "too many large requests at once", .{});
+        }
+        return std.heap.page_allocator.alloc(u8, bytes) catch self.problem.because(.service_unavailable, "out of memory", .{});
+    }
+
+    fn giveStaging(self: *Exchange, staging: []u8) void {
+        std.heap.page_allocator.free(staging);
+        _ = self.api.staged_bytes.fetchSub(staging.len, .monotonic);
+    }
+};
+
+fn finish(reply: *Answer) Io.Writer.Error!bool {
+    try reply.finish();
+    return reply.keep_alive;
+}

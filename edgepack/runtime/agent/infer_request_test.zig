@@ -1,0 +1,151 @@
+//! Tests of infer_request.zig.
+
+const std = @import("std");
+const Io = std.Io;
+const testing = std.testing;
+const infer_request = @import("infer_request.zig");
+const model_info = @import("model_info.zig");
+const ModelInfo = model_info.ModelInfo;
+const Tensor = model_info.Tensor;
+const Infer = @import("oip.zig").Infer;
+const Problem = @import("problem.zig").Problem;
+
+const a: Tensor = .{ .name = "a", .dtype = .float32, .shape = &.{ 1, 2 }, .nbytes = 8, .offset = 0 };
+const b: Tensor = .{ .name = "b\u{e9}", .dtype = .int8, .shape = &.{3}, .nbytes = 3, .offset = 64 };
+const y: Tensor = .{ .name = "y", .dtype = .float32, .shape = &.{1}, .nbytes = 4, .offset = 128 };
+const z: Tensor = .{ .name = "z", .dtype = .int8, .shape = &.{1}, .nbytes = 1, .offset = 192 };
+
+fn model(inputs: []const Tensor) ModelInfo {
+    return .{
+        .name = "m",
+        .version = "1.0.0",
+        .target = "t",
+        .arch = "x",
+        .inputs = inputs,
+        .outputs = &.{ y, z },
+        .arena_bytes = 0,
+        .weights_bytes = 0,
+        .tolerance = 1,
+        .golden_count = 1,
+        .vector_bytes = 256,
+        .shm_bytes = 4096,
+    };
+}
+
+const one = model(&.{a});
+const two = model(&.{ a, b });
+
+const Asked = struct {
+    infer: Infer = undefined,
+    staging: [256]u8 = @splat(0xee),
+    problem: Problem = .{},
+
+    fn read(self: *Asked, info: *const ModelInfo, json: []const u8) infer_request.Error!void {
+        var body: Io.Reader = .fixed(json);
+        return infer_request.read(&self.infer, &body, info, &self.staging, testing.allocator, &self.problem);
+    }
+
+    fn expect(self: *Asked, info: *const ModelInfo, json: []const u8) !void {
+        self.read(info, json) catch |err| {
+            std.debug.print("{s}: {s}\n", .{ json, self.problem.reason() });
+            return err;
+        };
+        try testing.expectEqual([2]f32{ 1.5, -2 }, std.mem.bytesToValue([2]f32, self.staging[0..8]));
+        if (info.inputs.len == 2) try testing.expectEqual([3]i8{ 1, 2, 3 }, std.mem.bytesToValue([3]i8, self.staging[64..67]));
+        try testing.expectEqual(0xee, self.staging[67]);
+    }
+};
+
+const a_json = "{\"name\":\"a\",\"shape\":[1,2],\"datatype\":\"FP32\",\"data\":[1.5,-2]}";
+const b_json = "{\"name\":\"b\\u00e9\",\"shape\":[3],\"datatype\":\"INT8\",\"data\":[1,2,3]}";
+
+test "fields come in any order, and unknown ones are passed by" {
+    var asked: Asked = .{};
+    try asked.expect(&one, "{\"inputs\":[" ++ a_json ++ "]}");
+    try asked.expect(&two, "{\"inputs\":[" ++ a_json ++ "," ++ b_json ++ "]}");
+    try asked.expect(&two, "{\"inputs\":[" ++ b_json ++ "," ++ a_json ++ "],\"id\":\"x\"}");
+    try testing.expectEqualStrings("x", asked.infer.id.?);
+    // As sorted keys come: the data first.
+    const sorted = "{\"inputs\":[{\"data\":[[1.5,-2.0]],\"datatype\":\"FP32\",\"name\":\"a\",\"shape\":[1,2]}";
+    try asked.expect(&one, sorted ++ "]}");
+    try asked.expect(&two, sorted ++ ",{\"data\":[1,2,3],\"datatype\":\"INT8\",\"name\":\"b\\u00e9\",\"parameters\":{\"q\":[{}]},\"shape\":[3]}]}");
+    try asked.expect(&one, " {\"parameters\":{\"a\":[[1,{\"b\":null}]]},\"later\":\"\\ud83d\\ude00\",\"inputs\" : [ " ++ a_json ++ " ]}\n");
+}
+
+test "outputs are chosen by name, in the order asked" {
+    var asked: Asked = .{};
+    try asked.expect(&one, "{\"outputs\":[{\"name\":\"z\",\"parameters\":{\"binary_data\":true}},{\"name\":\"y\"}],\"inputs\":[" ++ a_json ++ "]}");
+    try testing.expectEqualSlices(u8, &.{ 1, 0 }, asked.infer.outputs[0..asked.infer.outputs_len]);
+    asked.staging[192] = 7;
+    asked.staging[128..132].* = std.mem.toBytes(@as(f32, 0.5));
+    asked.infer.id = "q\"";
+    var buffer: [512]u8 = undefined;
+    var writer: Io.Writer = .fixed(&buffer);
+    try asked.infer.writeAnswer(&writer, &one, &asked.staging);
+    try testing.expectEqualStrings("{\"model_name\":\"m\",\"model_version\":\"1.0.0\",\"id\":\"q\\\"\",\"outputs\":[" ++
+        "{\"name\":\"z\",\"datatype\":\"INT8\",\"shape\":[1],\"data\":[7]},{\"name\":\"y\",\"datatype\":\"FP32\",\"shape\":[1],\"data\":[0.5]}]}", writer.buffered());
+}
+
+test "a request that does not fit the model is refused with the name and what was expected" {
+    for ([_]struct { []const u8, []const u8 }{
+        .{ "{}", "input \"a\" (FP32 [1,2]) is missing" },
+        .{ "{\"inputs\":[]}", "input \"a\" (FP32 [1,2]) is missing" },
+        .{ "{\"inputs\":[" ++ b_json ++ "]}", "input \"a\" (FP32 [1,2]) is missing" },
+        .{ "{\"inputs\":[" ++ a_json ++ "," ++ a_json ++ "]}", "input \"a\" is there twice" },
+        .{ "{\"inputs\":[{\"name\":\"c\"}]}", "the model has no input \"c\"; the first is \"a\"" },
+        .{ "{\"inputs\":[{\"name\":\"a\",\"shape\":[2,1],\"datatype\":\"FP32\",\"data\":[1,2]}]}", "input \"a\" has shape [2,1], expected [1,2]" },
+        .{ "{\"inputs\":[{\"data\":[1,2],\"name\":\"a\",\"shape\":[2],\"datatype\":\"FP32\"}]}", "input \"a\" has shape [2], expected [1,2]" },
+        .{ "{\"inputs\":[{\"name\":\"a\",\"shape\":[1,2],\"datatype\":\"FP64\",\"data\":[1,2]}]}", "input \"a\" has datatype FP64, expected FP32" },
+        .{ "{\"inputs\":[{\"name\":\"a\",\"shape\":[1,2],\"datatype\":\"FP32\",\"data\":[1]}]}", "input \"a\": data has fewer than the 2 elements of its shape" },
+        .{ "{\"inputs\":[{\"name\":\"a\",\"shape\":[1,2],\"datatype\":\"FP32\",\"data\":[1,2,3]}]}", "input \"a\": data has more than the 2 elements of its shape" },
+        .{ "{\"inputs\":[{\"name\":\"a\",\"shape\":[1,2],\"datatype\":\"FP32\",\"data\":[1,\"2\"]}]}", "input \"a\": data is not an array of numbers" },
+        .{ "{\"inputs\":[{\"name\":\"b\\u00e9\",\"shape\":[3],\"datatype\":\"INT8\",\"data\":[1,2,300]}]}", "input \"b\u{e9}\": element 2 is no INT8" },
+        .{ "{\"inputs\":[{\"name\":\"a\",\"datatype\":\"FP32\",\"data\":[1,2]}]}", "input \"a\" has no shape" },
+        .{ "{\"inputs\":[{\"name\":\"a\",\"shape\":[1,2],\"data\":[1,2]}]}", "input \"a\" has no datatype" },
+        .{ "{\"inputs\":[{\"name\":\"a\",\"shape\":[1,2],\"datatype\":\"FP32\"}]}", "input \"a\" has no data" },
+        .{ "{\"inputs\":[{\"name\":\"a\",\"parameters\":{\"binary_data_size\":8}}]}", "binary tensor data is not supported; send it as JSON" },
+        .{ "{\"inputs\":[{\"data\":[1]}]}", "an input without a name" },
+        .{ "{\"inputs\":[{\"name\":\"a\",\"name\":\"a\"}]}", "\"name\" is there twice" },
+        .{ "{\"id\":1}", "id is not a string" },
+        .{ "{\"outputs\":[{\"name\":\"x\"}]}", "the model has no output \"x\"; the first is \"y\"" },
+        .{ "{\"outputs\":[{\"name\":\"y\"},{\"name\":\"y\"}]}", "output \"y\" is asked for twice" },
+        .{ "{\"outputs\":[{}]}", "an output without a name" },
+        .{ "{\"inputs\":{}}", "the request is not well-formed JSON of the expected kind" },
+        .{ "[]", "the request is not well-formed JSON of the expected kind" },
+        .{ "{\"inputs\":[" ++ a_json ++ "," ++ b_json ++ "]} x", "the request is not well-formed JSON of the expected kind" },
+    }) |case| {
+        var asked: Asked = .{};
+        try testing.expectError(error.Problem, asked.read(&two, case[0]));
+        try testing.expectEqualStrings(case[1], asked.problem.reason());
+        try testing.expectEqual(.bad_request, asked.problem.status);
+    }
+}
+
+test "a request cut or changed at any byte is answered, never a crash" {
+    const whole = "{\"id\":\"1\",\"inputs\":[{\"data\":[[1.5,-2]],\"name\":\"a\",\"shape\":[1,2],\"datatype\":\"FP32\"}," ++ b_json ++ "],\"outputs\":[{\"name\":\"y\"}]}";
+    for (0..whole.len) |len| {
+        var asked: Asked = .{};
+        try testing.expectError(error.Problem, asked.read(&two, whole[0..len]));
+    }
+    var random: std.Random.DefaultPrng = .init(7);
+    for (0..20_000) |_| {
+        var bytes = whole.*;
+        for (0..1 + random.random().uintLessThan(usize, 4)) |_| {
+            const palette = "{}[]\",:\\0123456789-.eEtfnulrasx \x00\xff";
+            bytes[random.random().uintLessThan(usize, bytes.len)] = palette[random.random().uintLessThan(usize, palette.len)];
+        }
+        var asked: Asked = .{};
+        asked.read(&two, &bytes) catch |err| try testing.expectEqual(error.Problem, err);
+    }
+}
+
+test "nesting and length are bounded" {
+    var asked: Asked = .{};
+    const deep: [100_000]u8 = @splat('[');
+    try testing.expectError(error.Problem, asked.read(&two, "{\"later\":" ++ &deep));
+    try testing.expectEqualStrings("the request is nested too deep", asked.problem.reason());
+    const long: [300]u8 = @splat('i');
+    try testing.expectError(error.Problem, asked.read(&two, "{\"id\":\"" ++ &long ++ "\"}"));
+    try testing.expectEqualStrings("id is longer than 256 bytes", asked.problem.reason());
+    try asked.expect(&one, "{\"" ++ &long ++ "\":\"" ++ &long ++ "\",\"inputs\":[" ++ a_json ++ "]}");
+}

@@ -1,0 +1,120 @@
+//! JSON from a stream, token by token, in bounded memory: a value is never longer than its caller's
+//! buffer, nesting never deeper than `nesting_buffer` has bits, and the document itself is never kept.
+
+const std = @import("std");
+const Io = std.Io;
+
+/// Longer than any number that a printer of float64 makes in full.
+pub const max_number_bytes = 1100;
+
+pub const Error = error{ Syntax, TooLong, TooDeep, ReadFailed };
+
+pub const Kind = enum { object_begin, object_end, array_begin, array_end, true, false, null, number, string, end };
+
+pub const Tokens = struct {
+    source: std.json.Reader,
+    nesting: std.heap.FixedBufferAllocator,
+    nesting_buffer: [256]u8 = undefined,
+    number_buffer: [max_number_bytes]u8 = undefined,
+
+    /// In place: the scanner holds a pointer to `nesting`.
+    pub fn init(self: *Tokens, reader: *Io.Reader) void {
+        self.nesting = .init(&self.nesting_buffer);
+        self.source = .init(self.nesting.allocator(), reader);
+    }
+
+    pub fn peek(self: *Tokens) Error!Kind {
+        const kind = self.source.peekNextTokenType() catch |err| return known(err);
+        return switch (kind) {
+            .end_of_document => .end,
+            inline else => |same| @field(Kind, @tagName(same)),
+        };
+    }
+
+    /// A token that is neither a number nor a string.
+    pub fn next(self: *Tokens) Error!Kind {
+        return switch (self.source.next() catch |err| return known(err)) {
+            .object_begin => .object_begin,
+            .object_end => .object_end,
+            .array_begin => .array_begin,
+            .array_end => .array_end,
+            .true => .true,
+            .false => .false,
+            .null => .null,
+            .end_of_document => .end,
+            else => unreachable, // the caller has peeked
+        };
+    }
+
+    /// The next token is of this kind; a number or string is left for its own function.
+    pub fn expect(self: *Tokens, kind: Kind) Error!void {
+        if (try self.peek() != kind or try self.next() != kind) return error.Syntax;
+    }
+
+    /// The text of the number that peek() saw; valid until the next call.
+    pub fn number(self: *Tokens) Error![]const u8 {
+        var len: usize = 0;
+        while (true) {
+            const piece, const last = switch (self.source.next() catch |err| return known(err)) {
+                .number => |text| .{ text, true },
+                .partial_number => |text| .{ text, false },
+                else => unreachable, // the caller has peeked
+            };
+            if (last and len == 0) return piece;
+            if (piece.len > self.number_buffer.len - len) return error.TooLong;
+            @memcpy(self.number_buffer[len..][0..piece.len], piece);
+            len += piece.len;
+            if (last) return self.number_buffer[0..len];
+        }
+    }
+
+    /// The string that peek() saw, unescaped, in `buffer`; it is passed by even where it is too long.
+    pub fn string(self: *Tokens, buffer: []u8) Error![]const u8 {
+        var len: usize = 0;
+        var fits = true;
+        while (true) {
+            const token = self.source.next() catch |err| return known(err);
+            const piece: []const u8 = switch (token) {
+                .string, .partial_string => |text| text,
+                .partial_string_escaped_1 => |*bytes| bytes,
+                .partial_string_escaped_2 => |*bytes| bytes,
+                .partial_string_escaped_3 => |*bytes| bytes,
+                .partial_string_escaped_4 => |*bytes| bytes,
+                else => unreachable, // the caller has peeked
+            };
+            fits = fits and piece.len <= buffer.len - len;
+            if (fits) {
+                @memcpy(buffer[len..][0..piece.len], piece);
+                len += piece.len;
+            }
+            if (token == .string) return if (fits) buffer[0..len] else error.TooLong;
+        }
+    }
+
+    /// The next key of the object, or null at its end.
+    pub fn key(self: *Tokens, buffer: []u8) Error!?[]const u8 {
+        if (try self.peek() == .object_end) {
+            _ = try self.next();
+            return null;
+        }
+        return self.string(buffer) catch |err| switch (err) {
+            error.TooLong => "", // none that anybody asks for
+            else => |e| return e,
+        };
+    }
+
+    pub fn skip(self: *Tokens) Error!void {
+        switch (try self.peek()) {
+            .array_end, .object_end, .end => return error.Syntax,
+            else => self.source.skipValue() catch |err| return known(err),
+        }
+    }
+
+    fn known(err: anyerror) Error {
+        return switch (err) {
+            error.ReadFailed => error.ReadFailed,
+            error.OutOfMemory => error.TooDeep,
+            else => error.Syntax,
+        };
+    }
+};

@@ -1,0 +1,87 @@
+//! The paths of the API.
+
+const std = @import("std");
+const naming = @import("naming.zig");
+
+pub const Route = union(enum) {
+    server,
+    live,
+    ready,
+    model: Model,
+    model_ready: Model,
+    infer: Model,
+    index,
+    load: []const u8,
+
+    pub const Model = struct { name: []const u8, version: ?[]const u8 };
+
+    /// Whether it takes POST; all others take GET.
+    pub fn changes(route: Route) bool {
+        return route == .infer or route == .index or route == .load;
+    }
+
+    pub fn parse(path: []const u8) ?Route {
+        var buffer: [8][]const u8 = undefined;
+        const words = split(path, &buffer) orelse return null;
+        if (words.len == 0 or !is(words[0], "v2")) return null;
+        if (words.len == 1) return .server;
+        if (words.len == 3 and is(words[1], "health")) {
+            if (is(words[2], "live")) return .live;
+            return if (is(words[2], "ready")) .ready else null;
+        }
+        if (is(words[1], "repository")) {
+            if (words.len == 3 and is(words[2], "index")) return .index;
+            const loads = words.len == 5 and is(words[2], "models") and is(words[4], "load") and naming.isName(words[3]);
+            return if (loads) .{ .load = words[3] } else null;
+        }
+        return if (is(words[1], "models")) parseModel(words[2..]) else null;
+    }
+
+    /// NAME[/versions/VERSION][/ready|/infer]
+    fn parseModel(words: []const []const u8) ?Route {
+        if (words.len == 0 or !naming.isName(words[0])) return null;
+        const versioned = words.len > 1 and is(words[1], "versions");
+        if (versioned and (words.len < 3 or naming.Version.parse(words[2]) == null)) return null;
+        const model: Model = .{ .name = words[0], .version = if (versioned) words[2] else null };
+        const rest = words[if (versioned) 3 else 1..];
+        if (rest.len == 0) return .{ .model = model };
+        if (rest.len > 1) return null;
+        if (is(rest[0], "ready")) return .{ .model_ready = model };
+        return if (is(rest[0], "infer")) .{ .infer = model } else null;
+    }
+
+    /// Null where there are more words than any path has.
+    fn split(path: []const u8, buffer: *[8][]const u8) ?[]const []const u8 {
+        var words = std.mem.splitScalar(u8, std.mem.trim(u8, path, "/"), '/');
+        var len: usize = 0;
+        while (words.next()) |word| : (len += 1) {
+            if (len == buffer.len) return null;
+            buffer[len] = word;
+        }
+        return buffer[0..len];
+    }
+
+    fn is(word: []const u8, expected: []const u8) bool {
+        return std.mem.eql(u8, word, expected);
+    }
+};
+
+test "paths lead where the protocol says, and all others nowhere" {
+    const testing = std.testing;
+    try testing.expectEqual(.server, Route.parse("/v2").?);
+    try testing.expectEqual(.server, Route.parse("/v2/").?);
+    try testing.expectEqual(.live, Route.parse("/v2/health/live").?);
+    try testing.expectEqual(.index, Route.parse("/v2/repository/index").?);
+    try testing.expectEqualStrings("m", Route.parse("/v2/repository/models/m/load").?.load);
+    const versioned = Route.parse("/v2/models/m.x-1/versions/1.2.3/infer").?.infer;
+    try testing.expectEqualStrings("m.x-1", versioned.name);
+    try testing.expectEqualStrings("1.2.3", versioned.version.?);
+    try testing.expectEqual(null, Route.parse("/v2/models/m/ready").?.model_ready.version);
+    try testing.expectEqualStrings("versions", Route.parse("/v2/models/versions").?.model.name);
+    for ([_][]const u8{
+        "/",                      "/v3",                       "/v2/health",                        "/v2/health/ready/x",
+        "/v2/models",             "/v2/models/../etc",         "/v2/models/M",                      "/v2/models/m/versions",
+        "/v2/models/m/versions/1", "/v2/models/m/x",           "/v2/models/m/infer/x",              "/v2/repository/models/m/unload",
+        "/v2/repository",         "/v2/repository/models/%2e/load", "/v2/a/b/c/d/e/f/g/h/i",       "/v2/models//infer",
+    }) |path| try testing.expectEqual(null, Route.parse(path));
+}

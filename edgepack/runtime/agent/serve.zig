@@ -1,0 +1,243 @@
+//! `edgepack-agent serve`: the Open Inference Protocol, version 2, on a Unix socket.
+//!
+//! One thread accepts; each connection has a thread of its own, `max_connections` at most. A signal to
+//! stop closes the socket, lets the requests in progress end, and stops the workers.
+//! What is answered is in endpoints.zig, how models are switched in models.zig.
+
+const std = @import("std");
+const Io = std.Io;
+const linux = std.os.linux;
+const clock = @import("clock.zig");
+const Connection = @import("connection.zig").Connection;
+const detach = @import("detach.zig");
+const endpoints = @import("endpoints.zig");
+const http = @import("http.zig");
+const log = @import("log.zig");
+const Models = @import("models.zig").Models;
+const refusals = @import("refusal.zig");
+const Refusal = refusals.Refusal;
+const Store = @import("store.zig").Store;
+const unix_socket = @import("unix_socket.zig");
+
+const max_connections = 32;
+const thread_stack_bytes = 512 << 10;
+const idle_ms = 60_000;
+/// From a request's first byte to its last.
+const request_ms = 60_000;
+const linger_ms = 2_000;
+const shutdown_ms = 70_000; // a run may take 60 s
+const max_path_bytes = 512;
+
+/// The process's exit code: 0 after SIGTERM or SIGINT, and for the command that detached it.
+pub fn run(io: Io, refusal: *Refusal, root: []const u8, socket: ?[]const u8, detached: bool) refusals.Error!u8 {
+    var arena_state: std.heap.ArenaAllocator = .init(std.heap.page_allocator);
+    const arena = arena_state.allocator(); // for the life of the process
+    const socket_path = socket orelse try std.fmt.allocPrint(arena, "{s}/run/agent.sock", .{root});
+    var store: Store = try .open(io, refusal, root);
+    if (!detached) {
+        try serve(arena, refusal, &store, socket_path, null);
+        return 0;
+    }
+    const log_path = try std.fmt.allocPrintSentinel(arena, "{s}/run/agent.log", .{root}, 0);
+    switch (try detach.split(refusal, log_path)) {
+        .command => {
+            if (unix_socket.isServed(refusal, socket_path)) return 0;
+            return refusal.because(.state, "the server ended; see {s}", .{log_path});
+        },
+        .daemon => |announcement| {
+            serve(arena, refusal, &store, socket_path, announcement) catch |err| {
+                log.line("{s}", .{refusal.reason()});
+                linux.exit_group(if (err == error.Refused) refusal.check.exitCode() else 1);
+            };
+            return 0;
+        },
+    }
+}
+
+fn serve(arena: std.mem.Allocator, refusal: *Refusal, store: *Store, socket_path: []const u8, announcement: ?detach.Announcement) refusals.Error!void {
+    errdefer if (announcement) |it| it.failed(refusal);
+    try claim(store);
+    const server = try arena.create(Server);
+    server.* = .{
+        .models = .{ .store = store.* },
+        .api = .{ .models = &server.models, .agent_version = @import("main.zig").version },
+        .signals = try takeSignals(refusal),
+        .stop = try eventFd(refusal),
+        .finished = try eventFd(refusal),
+    };
+    // Workers first: whoever can connect finds every model ready that can be.
+    try server.models.loadAll(refusal);
+    errdefer server.models.stopAll();
+    const listener = try unix_socket.listen(refusal, socket_path);
+    if (announcement) |it| it.ready();
+    log.line("serving {d} models at {s}", .{ server.models.len, socket_path });
+    server.acceptUntilSignal(listener);
+    unix_socket.remove(socket_path);
+    server.drain(listener);
+    log.line("stopped", .{});
+}
+
+/// One server for each store. The lock goes with the process.
+fn claim(store: *Store) error{Refused}!void {
+    _ = store.root.createFile(store.io, "run/serve.lock", .{
+        .lock = .exclusive,
+        .lock_nonblocking = true,
+        .truncate = false,
+        .permissions = .fromMode(0o640),
+    }) catch |err| return switch (err) {
+        error.WouldBlock => store.refusal.because(.state, "another server serves this store", .{}),
+        else => store.refusal.because(.state, "cannot lock run/serve.lock: {t}", .{err}),
+    };
+}
+
+/// Blocked in every thread, since threads inherit the mask, and read from a descriptor instead. A
+/// reader of our stderr that went away must not end us.
+fn takeSignals(refusal: *Refusal) error{Refused}!linux.fd_t {
+    var mask = linux.sigemptyset();
+    for ([_]linux.SIG{ .TERM, .INT }) |signal| linux.sigaddset(&mask, signal);
+    _ = linux.sigprocmask(linux.SIG.BLOCK, &mask, null);
+    const ignore: linux.Sigaction = .{ .handler = .{ .handler = linux.SIG.IGN }, .mask = linux.sigemptyset(), .flags = 0 };
+    _ = linux.sigaction(.PIPE, &ignore, null);
+    const result = linux.signalfd(-1, &mask, linux.SFD.CLOEXEC);
+    if (linux.errno(result) != .SUCCESS) return refusal.because(.state, "no signalfd: {t}", .{linux.errno(result)});
+    return @intCast(result);
+}
+
+fn eventFd(refusal: *Refusal) error{Refused}!linux.fd_t {
+    const result = linux.eventfd(0, linux.EFD.CLOEXEC | linux.EFD.NONBLOCK);
+    if (linux.errno(result) != .SUCCESS) return refusal.because(.state, "no eventfd: {t}", .{linux.errno(result)});
+    return @intCast(result);
+}
+
+fn signalEvent(fd: linux.fd_t) void {
+    const one: u64 = 1;
+    _ = linux.write(fd, std.mem.asBytes(&one), @sizeOf(u64));
+}
+
+const Server = struct {
+    models: Models,
+    api: endpoints.Api,
+    signals: linux.fd_t,
+    /// Written once: every connection sees it from then on.
+    stop: linux.fd_t,
+    /// Written by each connection that ends.
+    finished: linux.fd_t,
+    connections: std.atomic.Value(u32) = .init(0),
+    /// Connections that got a 503; closed a little later, so that their request does not fail on them
+    /// before they read the answer.
+    turned_away: [16]linux.fd_t = undefined,
+    turned_away_len: usize = 0,
+
+    fn acceptUntilSignal(self: *Server, listener: linux.fd_t) void {
+        var fds = [_]linux.pollfd{
+            .{ .fd = listener, .events = linux.POLL.IN, .revents = 0 },
+            .{ .fd = self.signals, .events = linux.POLL.IN, .revents = 0 },
+        };
+        while (true) {
+            const patience: u64 = if (self.turned_away_len > 0) linger_ms else idle_ms;
+            if (!clock.poll(&fds, clock.milliseconds() + patience)) {
+                self.closeTurnedAway();
+                continue;
+            }
+            if (fds[1].revents != 0) return;
+            const fd = unix_socket.accept(listener) orelse {
+                // Out of descriptors or memory: poll would say "ready" at once and for ever.
+                _ = clock.poll(fds[1..], clock.milliseconds() + 50);
+                continue;
+            };
+            self.startConnection(fd);
+        }
+    }
+
+    fn startConnection(self: *Server, fd: linux.fd_t) void {
+        if (self.connections.fetchAdd(1, .monotonic) < max_connections) {
+            const thread = std.Thread.spawn(.{ .stack_size = thread_stack_bytes }, serveConnection, .{ self, fd }) catch null;
+            if (thread) |it| return it.detach();
+        }
+        _ = self.connections.fetchSub(1, .monotonic);
+        const answer = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 32\r\nConnection: close\r\n\r\n{\"error\":\"too many connections\"}";
+        _ = linux.sendto(fd, answer, answer.len, linux.MSG.NOSIGNAL, null, 0);
+        _ = linux.shutdown(fd, linux.SHUT.WR);
+        if (self.turned_away_len == self.turned_away.len) self.closeTurnedAway();
+        self.turned_away[self.turned_away_len] = fd;
+        self.turned_away_len += 1;
+    }
+
+    fn closeTurnedAway(self: *Server) void {
+        for (self.turned_away[0..self.turned_away_len]) |fd| _ = linux.close(fd);
+        self.turned_away_len = 0;
+    }
+
+    /// Whoever had connected is still answered; then the workers go.
+    fn drain(self: *Server, listener: linux.fd_t) void {
+        while (unix_socket.accept(listener)) |fd| self.startConnection(fd);
+        _ = linux.close(listener);
+        signalEvent(self.stop);
+        const deadline = clock.milliseconds() + shutdown_ms;
+        var fds = [_]linux.pollfd{.{ .fd = self.finished, .events = linux.POLL.IN, .revents = 0 }};
+        while (self.connections.load(.acquire) > 0) {
+            if (!clock.poll(&fds, deadline)) return log.line("requests are still in progress; they are cut off", .{});
+            var count: u64 = 0;
+            _ = linux.read(self.finished, std.mem.asBytes(&count), @sizeOf(u64));
+        }
+        self.models.stopAll();
+    }
+};
+
+fn serveConnection(server: *Server, fd: linux.fd_t) void {
+    defer {
+        _ = linux.close(fd);
+        _ = server.connections.fetchSub(1, .release);
+        signalEvent(server.finished);
+    }
+    var read_buffer: [16 << 10]u8 = undefined;
+    var write_buffer: [4 << 10]u8 = undefined;
+    var connection: Connection = .init(fd, server.stop, &read_buffer, &write_buffer);
+    while (connection.waitForBytes(idle_ms) == .bytes) {
+        connection.deadline = clock.milliseconds() + request_ms;
+        const more = serveRequest(server, &connection) catch return;
+        if (!more) return connection.linger(linger_ms);
+    }
+}
+
+/// False where no other request can follow on this connection.
+fn serveRequest(server: *Server, connection: *Connection) Io.Writer.Error!bool {
+    var answer_buffer: [16 << 10]u8 = undefined;
+    var body_buffer: [4 << 10]u8 = undefined;
+    var exchange: endpoints.Exchange = .{
+        .api = &server.api,
+        .head = undefined,
+        .connection = connection,
+        .keep_alive = !connection.isStopping(),
+        .answer_buffer = &answer_buffer,
+        .body_buffer = &body_buffer,
+    };
+    const bytes = http.receiveHead(&connection.reader) catch |err| switch (err) {
+        error.TooLarge => return exchange.refuse(.header_fields_too_large, "the request's head is too large"),
+        error.ReadFailed => if (connection.timed_out) return exchange.refuse(.request_timeout, "the request did not come in time") else return error.WriteFailed,
+        error.Cut => return error.WriteFailed, // nobody is there to be told
+    };
+    exchange.head = http.Head.parse(bytes) catch |err| return switch (err) {
+        error.Malformed => exchange.refuse(.bad_request, "the request's head is malformed"),
+        error.UnsupportedVersion => exchange.refuse(.version_not_supported, "HTTP/1.0 and HTTP/1.1 are supported"),
+        error.UnsupportedTransfer => exchange.refuse(.not_implemented, "the only transfer encoding is chunked"),
+        error.UnsupportedEncoding => exchange.refuse(.unsupported_media_type, "compressed bodies are not supported"),
+        error.UnknownExpectation => exchange.refuse(.expectation_failed, "the only expectation is 100-continue"),
+    };
+    var path: [max_path_bytes]u8 = undefined; // the head does not outlast the body
+    const len = exchange.head.path.len;
+    if (len > path.len) return exchange.refuse(.not_found, "no such path");
+    @memcpy(path[0..len], exchange.head.path);
+    return exchange.answer(path[0..len]);
+}
+
+test {
+    _ = @import("connection.zig");
+    _ = @import("endpoints.zig");
+    _ = @import("http.zig");
+    _ = @import("infer_request.zig");
+    _ = @import("mutex.zig");
+    _ = @import("route.zig");
+    _ = @import("tensor_json.zig");
+    _ = @import("worker_exit.zig");
+}

@@ -1,0 +1,135 @@
+//! One version of a model with its worker, while it is served.
+//!
+//! Requests hold a reference; one that was replaced stops its worker when its last request is done.
+//! Runs are serialised by `turn`. A worker that died is started again by the next request that comes
+//! to its turn; one that dies again and again is given longer and longer pauses.
+
+const std = @import("std");
+const Io = std.Io;
+const clock = @import("clock.zig");
+const log = @import("log.zig");
+const Mutex = @import("mutex.zig").Mutex;
+const ModelInfo = @import("model_info.zig").ModelInfo;
+const Problem = @import("problem.zig").Problem;
+const refusals = @import("refusal.zig");
+const Refusal = refusals.Refusal;
+const Installed = @import("state.zig").Installed;
+const Store = @import("store.zig").Store;
+const WorkerProcess = @import("worker_process.zig").WorkerProcess;
+
+const start_deadline_ms = 30_000;
+const run_deadline_ms = 60_000;
+const max_model_json = 4 << 20;
+const first_pause_ms = 100;
+const longest_pause_ms = 30_000;
+
+pub const ServedModel = struct {
+    io: Io,
+    store: Store,
+    arena: std.heap.ArenaAllocator,
+    installed: Installed,
+    info: ModelInfo,
+    references: std.atomic.Value(u32) = .init(1),
+    turn: Mutex = .{},
+    // All below: under `turn`.
+    process: WorkerProcess,
+    deaths: u32 = 0, // since the last run that succeeded
+    retry_at: u64 = 0,
+
+    /// Re-hashes what is about to run, starts it, and waits until it is ready.
+    pub fn start(store: *const Store, refusal: *Refusal, installed: Installed) refusals.Error!*ServedModel {
+        const self = try std.heap.page_allocator.create(ServedModel);
+        errdefer std.heap.page_allocator.destroy(self);
+        self.* = .{
+            .io = store.io,
+            .store = store.*,
+            .arena = .init(std.heap.page_allocator),
+            .installed = installed,
+            .info = undefined,
+            .process = undefined,
+        };
+        errdefer self.arena.deinit();
+        const arena = self.arena.allocator();
+        self.installed.version = try arena.dupe(u8, installed.version);
+        self.store.refusal = refusal;
+        self.info = try self.readInfo(arena, refusal);
+        self.process = try self.startWorker(refusal);
+        return self;
+    }
+
+    fn readInfo(self: *ServedModel, arena: std.mem.Allocator, refusal: *Refusal) refusals.Error!ModelInfo {
+        const hex = self.installed.digests.get(.metadata);
+        var blob = try self.store.find(hex, null) orelse return refusal.because(.state, "blob {s} is missing", .{hex[0..16]});
+        defer blob.close(self.io);
+        if (blob.size > max_model_json) return refusal.because(.state, "model.json of more than {d} bytes", .{max_model_json});
+        return ModelInfo.parse(arena, refusal, try blob.readAll(arena, self.io, refusal));
+    }
+
+    fn startWorker(self: *ServedModel, refusal: *Refusal) refusals.Error!WorkerProcess {
+        var store = self.store;
+        store.refusal = refusal;
+        var scratch: std.heap.ArenaAllocator = .init(std.heap.page_allocator);
+        defer scratch.deinit();
+        var paths: [2][]const u8 = undefined;
+        inline for (.{ .worker, .weights }, &paths) |kept, *path| {
+            const hex = self.installed.digests.get(kept);
+            var blob = try store.find(hex, null) orelse return refusal.because(.state, "blob {s} is missing", .{hex[0..16]});
+            defer blob.close(self.io);
+            try blob.check(self.io, refusal);
+            path.* = try store.blobPath(scratch.allocator(), hex);
+        }
+        return WorkerProcess.start(refusal, paths[0], paths[1], &self.info, start_deadline_ms);
+    }
+
+    pub fn acquire(self: *ServedModel) void {
+        _ = self.references.fetchAdd(1, .monotonic);
+    }
+
+    /// Whoever gives back the last reference stops the worker.
+    pub fn release(self: *ServedModel) void {
+        if (self.references.fetchSub(1, .acq_rel) != 1) return;
+        self.process.stop();
+        self.arena.deinit();
+        std.heap.page_allocator.destroy(self);
+    }
+
+    /// Runs the inputs in `staging` and leaves the outputs there; both lie as in shared memory.
+    pub fn run(self: *ServedModel, staging: []u8, problem: *Problem) error{Problem}!void {
+        self.turn.lock();
+        defer self.turn.unlock();
+        if (!self.process.checkAlive()) try self.restart(problem);
+        const outputs_at = self.info.outputs[0].offset;
+        @memcpy(self.process.shm[0..outputs_at], staging[0..outputs_at]);
+        var refusal: Refusal = .{};
+        _ = self.process.run(&refusal, run_deadline_ms) catch {
+            if (!self.process.alive) self.noteDeath(&refusal);
+            return problem.because(.internal_server_error, "{s}", .{refusal.reason()});
+        };
+        self.deaths = 0;
+        @memcpy(staging[outputs_at..], self.process.shm[outputs_at..staging.len]);
+    }
+
+    fn restart(self: *ServedModel, problem: *Problem) error{Problem}!void {
+        const now = clock.milliseconds();
+        if (now < self.retry_at) {
+            return problem.because(.service_unavailable, "the worker died {d} times; it is started again in {d} ms", .{ self.deaths, self.retry_at - now });
+        }
+        var refusal: Refusal = .{};
+        const process = self.startWorker(&refusal) catch |err| {
+            if (err == error.OutOfMemory) _ = refusal.because(.worker, "out of memory", .{}) catch {};
+            self.noteDeath(&refusal);
+            return problem.because(.service_unavailable, "{s}", .{refusal.reason()});
+        };
+        self.process.stop();
+        self.process = process;
+        log.line("{s} {s}: worker started again, process {d}", .{ self.info.name, self.info.version, process.pid });
+    }
+
+    /// No pause after the first death in a row, then 100 ms, doubled each time, 30 s at most.
+    fn noteDeath(self: *ServedModel, refusal: *const Refusal) void {
+        const pause: u64 = if (self.deaths == 0) 0 else @min(longest_pause_ms, @as(u64, first_pause_ms) << @min(self.deaths - 1, 16));
+        self.deaths +|= 1;
+        self.retry_at = clock.milliseconds() + pause;
+        log.line("{s} {s}: {s}", .{ self.info.name, self.info.version, refusal.reason() });
+    }
+};

@@ -1,0 +1,200 @@
+//! `worker serve`: run the model whenever the parent asks.
+//!
+//! Messages are 16 bytes, little-endian. To the worker: {u32 magic, u32 operation, u64 0}; operation 1
+//! runs the model on what lies in the shared memory. From the worker: {u32 magic, i32 status, u64 value};
+//! the first one, unasked, says that it is ready (value: bytes of memory) or why not, each later one
+//! answers a run (value: nanoseconds). End of input is the order to leave.
+//!
+//! There is no PR_SET_PDEATHSIG on purpose: it follows the parent *thread* that forked, and the agent
+//! starts workers from threads that come and go. When the agent dies, stdin ends; in the middle of a
+//! run, which is bounded, the answer's write fails. Either way the worker leaves.
+
+const std = @import("std");
+const abi = @import("abi.zig");
+const terminal = @import("terminal.zig");
+const linux = std.os.linux;
+
+const magic: u32 = 0x31575045; // "EPW1"
+const operation_run: u32 = 1;
+
+/// More tensors than this no model has; it bounds the tables on the stack.
+const max_tensors = 256;
+
+const Request = extern struct { magic: u32, operation: u32, zero: u64 };
+const Reply = extern struct { magic: u32, status: i32, value: u64 };
+
+comptime {
+    std.debug.assert(@sizeOf(Request) == 16 and @sizeOf(Reply) == 16);
+    // Every target of this project is little-endian; the structs go over the pipe as they are.
+    std.debug.assert(@import("builtin").cpu.arch.endian() == .little);
+}
+
+/// What an attempt to get ready ended with: a status for the parent.
+const Failed = error{Failed};
+
+var tensors: [2 * max_tensors][*]u8 = undefined;
+
+/// Exit code of the process: 0 after end of input, 1 after any failure.
+pub fn run(weights_path: [*:0]const u8, shared_name: [*:0]const u8) u8 {
+    var status: i32 = 0;
+    const session = prepare(weights_path, shared_name, &status) catch {
+        _ = reply(status, 0);
+        return 1;
+    };
+    const model = abi.ep_model_get();
+    if (!reply(0, abi.ep_memory_bytes(model))) return 1;
+    const inputs = abi.ep_num_inputs(model);
+    return answerRequests(session, @ptrCast(tensors[0..inputs].ptr), tensors[inputs..].ptr);
+}
+
+fn answerRequests(session: *abi.Session, inputs: [*]const [*]const u8, outputs: [*]const [*]u8) u8 {
+    while (true) {
+        var request: Request = undefined;
+        switch (readWhole(std.mem.asBytes(&request))) {
+            .end => return 0,
+            .broken => return 1,
+            .whole => {},
+        }
+        if (request.magic != magic or request.operation != operation_run or request.zero != 0) {
+            terminal.complain(&.{"a request that is none"});
+            return 1;
+        }
+        const started = now();
+        const status = abi.ep_run(session, inputs, outputs);
+        const elapsed = now() - started;
+        if (status != 0) terminal.complain(&.{ "run: ", std.mem.span(abi.ep_strerror(status)) });
+        if (!reply(status, elapsed)) return 1;
+    }
+}
+
+/// Maps everything the model needs and lays the session out; on failure `status` says why.
+fn prepare(weights_path: [*:0]const u8, shared_name: [*:0]const u8, status: *i32) Failed!*abi.Session {
+    const model = abi.ep_model_get();
+    if (abi.ep_abi_version(model) != abi.abi_version or
+        abi.ep_num_inputs(model) > max_tensors or abi.ep_num_outputs(model) > max_tensors)
+    {
+        status.* = -1;
+        return complain("the model is made for another runtime");
+    }
+    _ = linux.prctl(@backingInt(linux.PR.SET_NO_NEW_PRIVS), 1, 0, 0, 0);
+
+    const weights = try mapWeights(weights_path, abi.ep_weights_bytes(model), status);
+    const shared = try mapShared(shared_name, abi.sharedBytes(model), status);
+    closeInherited();
+    placeTensors(model, shared);
+
+    const memory_bytes = abi.ep_memory_bytes(model);
+    const memory = try map("memory", @max(memory_bytes, 1), .{ .READ = true, .WRITE = true }, .{ .TYPE = .PRIVATE, .ANONYMOUS = true }, -1, status);
+    var session: ?*abi.Session = null;
+    status.* = abi.ep_session_init(&session, model, memory, memory_bytes, weights, abi.ep_weights_bytes(model));
+    if (status.* != 0) return complain(std.mem.span(abi.ep_strerror(status.*)));
+    return session.?;
+}
+
+/// The weights as they lie in the page cache: shared with every other process that maps them.
+fn mapWeights(path: [*:0]const u8, expected: usize, status: *i32) Failed![*]const u8 {
+    const nothing = struct {
+        const bytes: [abi.alignment]u8 align(abi.alignment) = @splat(0);
+    };
+    const fd = try open(path, .{ .ACCMODE = .RDONLY, .CLOEXEC = true }, status);
+    defer _ = linux.close(fd);
+    if (fileSize(fd) != expected) {
+        status.* = abi.status_weights;
+        return complain(std.mem.span(abi.ep_strerror(status.*)));
+    }
+    if (expected == 0) return &nothing.bytes;
+    return map("weights", expected, .{ .READ = true }, .{ .TYPE = .SHARED }, fd, status);
+}
+
+/// `name` is a path, or fd:N for a file that the parent opened.
+fn mapShared(name: [*:0]const u8, expected: usize, status: *i32) Failed![*]u8 {
+    const text = std.mem.span(name);
+    const fd = if (std.mem.startsWith(u8, text, "fd:"))
+        std.fmt.parseInt(u15, text[3..], 10) catch {
+            status.* = abi.status_errno_base - @as(i32, @backingInt(linux.E.BADF));
+            return complain("shared memory: no such file descriptor");
+        }
+    else
+        try open(name, .{ .ACCMODE = .RDWR, .CLOEXEC = true }, status);
+    defer _ = linux.close(fd);
+    if (fileSize(fd) < expected) {
+        status.* = abi.status_memory;
+        return complain("shared memory: smaller than the model's inputs and outputs");
+    }
+    if (expected == 0) return complain("the model has no tensors");
+    return map("shared memory", expected, .{ .READ = true, .WRITE = true }, .{ .TYPE = .SHARED }, fd, status);
+}
+
+fn placeTensors(model: *const abi.Model, shared: [*]u8) void {
+    var end: usize = 0;
+    const inputs = abi.ep_num_inputs(model);
+    for (0..inputs + abi.ep_num_outputs(model)) |index| {
+        const tensor = if (index < inputs) abi.ep_input(model, index) else abi.ep_output(model, index - inputs);
+        tensors[index] = shared + std.mem.alignForward(usize, end, abi.alignment);
+        end = abi.afterTensor(end, tensor.?);
+    }
+}
+
+/// What an ancestor left open is not the model's to hold. Old kernels (before 5.9) have no
+/// close_range; there the parent's close-on-exec flags are the only guard, as they should be anyway.
+fn closeInherited() void {
+    _ = linux.close_range(3, std.math.maxInt(i32), .{ .UNSHARE = false, .CLOEXEC = false });
+}
+
+fn open(path: [*:0]const u8, flags: linux.O, status: *i32) Failed!i32 {
+    const result = linux.open(path, flags, 0);
+    if (linux.errno(result) == .SUCCESS) return @intCast(result);
+    status.* = abi.status_errno_base - @as(i32, @backingInt(linux.errno(result)));
+    terminal.complain(&.{ "cannot open ", std.mem.span(path) });
+    return error.Failed;
+}
+
+/// 0 where it cannot be told. No statx: kernels before 4.11 have none.
+fn fileSize(fd: i32) u64 {
+    if (@sizeOf(usize) == 8) {
+        const result: usize = @intCast(linux.lseek(fd, 0, linux.SEEK.END));
+        return if (linux.errno(result) == .SUCCESS) result else 0;
+    }
+    var size: i64 = 0;
+    return if (linux.errno(@as(usize, linux.llseek(fd, 0, &size, linux.SEEK.END))) == .SUCCESS) @intCast(size) else 0;
+}
+
+fn map(what: []const u8, bytes: usize, protection: linux.PROT, flags: linux.MAP, fd: i32, status: *i32) Failed![*]u8 {
+    const result = linux.mmap(null, bytes, protection, flags, fd, 0);
+    if (linux.errno(result) == .SUCCESS) return @ptrFromInt(result);
+    status.* = abi.status_errno_base - @as(i32, @backingInt(linux.errno(result)));
+    terminal.complain(&.{ "cannot map ", what });
+    return error.Failed;
+}
+
+fn complain(text: []const u8) Failed {
+    terminal.complain(&.{text});
+    return error.Failed;
+}
+
+fn reply(status: i32, value: u64) bool {
+    const message: Reply = .{ .magic = magic, .status = status, .value = value };
+    return terminal.writeAll(1, std.mem.asBytes(&message));
+}
+
+const Read = enum { whole, end, broken };
+
+fn readWhole(buffer: []u8) Read {
+    var filled: usize = 0;
+    while (filled < buffer.len) {
+        const result = linux.read(0, buffer.ptr + filled, buffer.len - filled);
+        switch (linux.errno(result)) {
+            .SUCCESS => if (result == 0) return if (filled == 0) .end else .broken,
+            .INTR => continue,
+            else => return .broken,
+        }
+        filled += result;
+    }
+    return .whole;
+}
+
+fn now() u64 {
+    var time: linux.timespec = undefined;
+    _ = linux.clock_gettime(.MONOTONIC, &time);
+    return @as(u64, @intCast(time.sec)) * std.time.ns_per_s + @as(u64, @intCast(time.nsec));
+}

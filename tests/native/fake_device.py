@@ -1,0 +1,262 @@
+"""A device's store with FAKE models (data/fake_model.c) in it, and its real agent and worker.
+
+What the agent serves here was put into the store by hand, past every check of trust: these tests
+are about serving.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from edgepack import toolchain
+from edgepack.artefacts import CompiledModel, TensorSpec
+from edgepack.targets import Target, detect_host
+
+SOURCE = Path(__file__).parent / "data" / "fake_model.c"
+
+FIXED = ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
+EVERY_OTHER_DTYPE = (*FIXED, "float16", "float64")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeModel:
+    """One version of the fake model; ``tag`` and ``weights`` show in its answers."""
+
+    tag: int = 1
+    elements: int = 4
+    all_dtypes: bool = False
+    weight: float = 1.0
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """As data/fake_model.c has them."""
+        return (TensorSpec(name="x", dtype="float32", shape=self._shape), *self._every("in_"))
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """As data/fake_model.c has them."""
+        calls = TensorSpec(name="calls", dtype="int64", shape=(2,))
+        y = TensorSpec(name="y", dtype="float32", shape=self._shape)
+        return (y, calls, *self._every("out_"))
+
+    @property
+    def weights(self) -> bytes:
+        """What the model adds to each element."""
+        return struct.pack(f"<{self.elements}f", *[self.weight] * self.elements)
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        return (self.elements // 2, 2)
+
+    def _every(self, prefix: str) -> Iterator[TensorSpec]:
+        if self.all_dtypes:
+            for dtype in EVERY_OTHER_DTYPE:
+                yield TensorSpec(name=prefix + dtype, dtype=dtype, shape=(3,))
+            yield TensorSpec(name=prefix + "scalar", dtype="float32", shape=())
+
+    def worker(self, target: Target | None = None) -> bytes:
+        """The static executable, linked as a real one is."""
+        return _link(self.tag, self.elements, self.all_dtypes, target or detect_host())
+
+
+@cache
+def _link(tag: int, elements: int, all_dtypes: bool, target: Target) -> bytes:
+    defines = f"#define FAKE_TAG {tag}\n#define FAKE_ELEMENTS {elements}\n"
+    if all_dtypes:
+        defines += "#define FAKE_ALL_DTYPES\n"
+    compiled = CompiledModel(
+        target=target,
+        inputs=(),
+        outputs=(),
+        kernels=_empty_object(target),
+        plan_source=defines + SOURCE.read_text(),
+        weights=b"",
+        arena_bytes=0,
+    )
+    return toolchain.link_worker(compiled).worker
+
+
+@cache
+def _empty_object(target: Target) -> bytes:
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", target.zig_static_triple]
+    command += [f"-mcpu={target.zig_cpu}", "-c", "-x", "c", "/dev/null", "-o", "/dev/stdout"]
+    return subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float = 20) -> None:
+    """Poll a condition that no event announces."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.005)
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket, by the standard library's client."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=30)
+        self._path = path
+
+    def connect(self) -> None:
+        """Called by the base class."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+        """Status and parsed body; ``body`` is sent as JSON unless it is bytes."""
+        content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        self.request(method, path, body=content, headers=headers)
+        answer = self.getresponse()
+        text = answer.read()
+        return answer.status, json.loads(text) if text else None
+
+
+@dataclass
+class Device:
+    """A store and, while ``serving()``, its agent."""
+
+    root: Path
+    agent: Path
+    server: subprocess.Popen[str] | None = field(default=None)
+
+    @property
+    def socket(self) -> Path:
+        """Where the agent listens by default."""
+        return self.root / "run" / "agent.sock"
+
+    def install(self, name: str, versions: Mapping[str, FakeModel]) -> None:
+        """Make the last of ``versions`` current and the one before it previous."""
+        entries = [self._entry(name, version, model) for version, model in versions.items()]
+        state = {
+            "format": 1,
+            "current": entries[-1],
+            "previous": entries[-2] if len(entries) > 1 else None,
+            "floor": entries[-1]["version"],
+        }
+        place = self.root / "models" / name
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "state.json.tmp").write_text(json.dumps(state))
+        os.replace(place / "state.json.tmp", place / "state.json")
+
+    def _entry(self, name: str, version: str, model: FakeModel) -> dict[str, str]:
+        metadata = {
+            "format": 1,
+            "name": name,
+            "version": version,
+            "target": {"name": "host", "arch": detect_host().arch},
+            "inputs": [spec.to_dict() for spec in model.inputs],
+            "outputs": [spec.to_dict() for spec in model.outputs],
+            "arena_bytes": 4096,
+            "weights_bytes": len(model.weights),
+            "code_bytes": 0,
+            "tolerance": 1e-4,
+            "golden": {"count": 1},
+        }
+        contents = {
+            "manifest": b"manifest",
+            "worker": model.worker(),
+            "weights": model.weights,
+            "metadata": json.dumps(metadata).encode(),
+            "golden": b"golden",
+            "envelope": b"envelope",
+        }
+        return {"version": version} | {kind: self.blob(b) for kind, b in contents.items()}
+
+    def blob(self, content: bytes) -> str:
+        """Put it where its digest says."""
+        digest = hashlib.sha256(content).hexdigest()
+        path = self.root / "blobs" / "sha256" / digest
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            path.write_bytes(content)
+            path.chmod(0o555)
+        return digest
+
+    def current(self, name: str, kind: str) -> Path:
+        """The file of one of the current version's blobs."""
+        state = json.loads((self.root / "models" / name / "state.json").read_text())
+        return self.root / "blobs" / "sha256" / str(state["current"][kind])
+
+    def command(self, *arguments: str) -> list[str]:
+        """The agent's command line for this store."""
+        return [str(self.agent), "--root", str(self.root), *arguments]
+
+    @contextmanager
+    def serving(self) -> Iterator[Device]:
+        """Run the agent in the foreground; it must end cleanly on SIGTERM."""
+        log = self.root / "stderr"
+        with log.open("a") as stderr:
+            self.server = subprocess.Popen(self.command("serve"), stderr=stderr, text=True)
+        try:
+            wait_until(lambda: self.is_up() or self.server_ended())
+            assert not self.server_ended(), log.read_text()
+            yield self
+            if not self.server_ended():
+                self.server.send_signal(signal.SIGTERM)
+                assert self.server.wait(20) == 0, log.read_text()
+        finally:
+            self.server.kill()
+            self.server.wait()
+
+    def server_ended(self) -> bool:
+        """Whether the agent that serving() started is gone."""
+        assert self.server is not None
+        return self.server.poll() is not None
+
+    def is_up(self) -> bool:
+        """Whether somebody accepts on the socket."""
+        probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            probe.connect(str(self.socket))
+        except OSError:
+            return False
+        else:
+            return True
+        finally:
+            probe.close()
+
+    def connect(self) -> UnixConnection:
+        """A client's connection; the caller closes it."""
+        return UnixConnection(self.socket)
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+        """One request on a connection of its own."""
+        connection = self.connect()
+        try:
+            return connection.ask(method, path, body, **headers)
+        finally:
+            connection.close()
+
+    def workers(self) -> list[int]:
+        """Process ids of the agent's children that are alive."""
+        assert self.server is not None
+        found = Path(f"/proc/{self.server.pid}/task").glob("*/children")
+        return [int(pid) for listing in found for pid in listing.read_text().split()]
+
+
+def request(x: Sequence[float], **more: Any) -> dict[str, Any]:
+    """An infer request for the fake model without the other dtypes."""
+    tensor = {"name": "x", "shape": [len(x) // 2, 2], "datatype": "FP32", "data": list(x)}
+    return {"inputs": [tensor]} | more
+
+
+def values(answer: dict[str, Any]) -> dict[str, list[Any]]:
+    """The outputs' data by name."""
+    return {output["name"]: output["data"] for output in answer["outputs"]}
