@@ -1,0 +1,174 @@
+"""The cross toolchain: the only file that runs zig.
+
+ziglang from PyPI brings a C and Zig compiler, a linker and musl for every target. What is built
+from edgepack's own sources (agent, worker runtime) is kept in the user's cache directory under a
+digest of everything that went into it, so that each is built once for each target.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterable, Sequence
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+from edgepack.artefacts import CompiledModel, NativeModel
+from edgepack.errors import ToolchainError
+from edgepack.targets import Target
+
+RUNTIME = Path(__file__).parent / "runtime"
+"""Native sources, which travel inside the wheel."""
+
+_EMPTY_PLAN = """#include "plan.h"
+static const ep_model model = {.abi_version = EP_ABI_VERSION};
+const ep_model *ep_model_get(void) { return &model; }
+"""
+
+
+def cache_directory() -> Path:
+    """``$EDGEPACK_CACHE``, or ``edgepack`` under ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    if chosen := os.environ.get("EDGEPACK_CACHE"):
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "edgepack"
+
+
+def zig_version() -> str:
+    """Version of the ziglang package that is installed."""
+    return version("ziglang")
+
+
+def build_agent(target: Target) -> Path:
+    """The device agent for ``target``: one static executable, out of the cache or built now."""
+    return _cached(
+        "agent",
+        target,
+        ["build-exe", str(RUNTIME / "agent" / "main.zig"), *_static(target), "-OReleaseSafe"],
+        sources=sorted((RUNTIME / "agent").glob("**/*.zig")),
+    )
+
+
+def link_worker(compiled: CompiledModel) -> NativeModel:
+    """Link kernels and plan with the worker's runtime into a static executable.
+
+    Raises ToolchainError with the linker's first complaint.
+    """
+    worker = _link(compiled.target, compiled.plan_source, compiled.kernels)
+    return NativeModel(
+        compiled=compiled,
+        worker=worker,
+        code_bytes=len(worker) - _runtime_bytes(compiled.target),
+    )
+
+
+def _static(target: Target) -> list[str]:
+    # Nothing unwinds: a panic ends the process, and without tables a tenth of the size goes.
+    lean = ["-fstrip", "-fno-unwind-tables", "-fomit-frame-pointer"]
+    return ["-target", target.zig_static_triple, f"-mcpu={target.zig_cpu}", *lean]
+
+
+def _link(target: Target, plan_source: str, kernels: bytes | None) -> bytes:
+    """One ``zig cc``: the runtime's objects come from the cache, only the plan is compiled."""
+    objects = [_worker_object(target), _session_object(target)]
+    with tempfile.TemporaryDirectory(prefix="edgepack-") as directory:
+        place = Path(directory)
+        (place / "plan.c").write_text(plan_source)
+        if kernels is not None:
+            (place / "kernels.o").write_bytes(kernels)
+            objects.append(place / "kernels.o")
+        command = ["cc", *_c_flags(target), "-static", "-s", "-Wl,--gc-sections"]
+        command += [*map(str, objects), "plan.c", "-lm", "-o", "worker"]
+        _zig(command, cwd=place)
+        return (place / "worker").read_bytes()
+
+
+def _c_flags(target: Target) -> list[str]:
+    warnings = ["-std=c99", "-Wall", "-Wextra", "-Werror"]
+    triple = ["-target", target.zig_static_triple, f"-mcpu={target.zig_cpu}"]
+    return [*triple, "-O2", "-ffunction-sections", "-fdata-sections", *warnings, f"-I{RUNTIME}"]
+
+
+def _worker_object(target: Target) -> Path:
+    """worker/*.zig as one object."""
+    source = str(RUNTIME / "worker" / "main.zig")
+    return _cached(
+        "worker.o",
+        target,
+        ["build-obj", source, *_static(target), "-lc", "-OReleaseSafe", f"-I{RUNTIME}"],
+        sources=[*sorted((RUNTIME / "worker").glob("**/*.zig")), RUNTIME / "edgepack.h"],
+    )
+
+
+def _session_object(target: Target) -> Path:
+    """edgepack.c as one object."""
+    return _cached(
+        "edgepack.o",
+        target,
+        ["cc", "-c", *_c_flags(target), str(RUNTIME / "edgepack.c")],
+        sources=[RUNTIME / name for name in ("edgepack.c", "edgepack.h", "plan.h")],
+    )
+
+
+@cache
+def _runtime_bytes(target: Target) -> int:
+    """Size of a worker with an empty model: what is not the model's own code."""
+    return len(_link(target, _EMPTY_PLAN, None))
+
+
+def _cached(name: str, target: Target, command: Sequence[str], *, sources: Iterable[Path]) -> Path:
+    """Run ``zig COMMAND`` once for each content of the sources, command, zig and target."""
+    digest = hashlib.sha256()
+    relative = (argument.replace(str(RUNTIME), "") for argument in command)
+    digest.update("\0".join([zig_version(), *relative]).encode())
+    for source in sources:
+        content = source.read_bytes()
+        digest.update(f"\0{source.name}\0{len(content)}\0".encode() + content)
+    built = cache_directory() / "native" / digest.hexdigest()[:32] / name
+    if not built.exists():
+        built.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", dir=built.parent) as directory:
+            output = Path(directory) / name
+            option = ["-o", str(output)] if command[0] == "cc" else [f"-femit-bin={output}"]
+            _zig([*command, *option], cwd=Path(directory))
+            os.replace(output, built)
+    return built
+
+
+def _zig(command: Sequence[str], *, cwd: Path) -> None:
+    """Run zig quietly with its own caches inside edgepack's. Raises ToolchainError."""
+    spec = find_spec("ziglang")
+    if spec is None or spec.origin is None:
+        raise ToolchainError("ziglang is not installed", "pip install ziglang==0.17.1")
+    zig = Path(spec.origin).parent / "zig"
+    caches = cache_directory() / "zig"
+    environment = os.environ | {
+        "ZIG_GLOBAL_CACHE_DIR": str(caches / "global"),
+        "ZIG_LOCAL_CACHE_DIR": str(caches / "local"),
+    }
+    try:
+        done = subprocess.run(
+            [str(zig), *command],
+            cwd=cwd,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    except OSError as error:
+        raise ToolchainError(f"zig could not be started: {error}", "reinstall ziglang") from error
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        first = next(
+            (line for line in lines if "error" in line), lines[0] if lines else "no reason"
+        )
+        raise ToolchainError(
+            f"zig {command[0]} failed ({done.returncode}): {first.strip()}",
+            f"if the disk is full, clear {cache_directory()}",
+        )
