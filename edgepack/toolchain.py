@@ -47,7 +47,6 @@ def build_agent(target: Target) -> Path:
     """The device agent for ``target``: one static executable, out of the cache or built now."""
     return _cached(
         "agent",
-        target,
         ["build-exe", str(RUNTIME / "agent" / "main.zig"), *_static(target), "-OReleaseSafe"],
         sources=sorted((RUNTIME / "agent").glob("**/*.zig")),
     )
@@ -69,7 +68,17 @@ def link_worker(compiled: CompiledModel) -> NativeModel:
 def _static(target: Target) -> list[str]:
     # Nothing unwinds: a panic ends the process, and without tables a tenth of the size goes.
     lean = ["-fstrip", "-fno-unwind-tables", "-fomit-frame-pointer"]
-    return ["-target", target.zig_static_triple, f"-mcpu={target.zig_cpu}", *lean]
+    return [*_for(target), *lean]
+
+
+def _for(target: Target) -> list[str]:
+    """Target options for the runtime: the architecture's baseline, so that profiles share it.
+
+    The kernels carry the profile's own CPU; what is around them gains nothing by it, and zig would
+    build its libc anew for each. 32-bit ARM has no useful baseline: there the profile's CPU counts.
+    """
+    cpu = target.zig_cpu if target.arch == "arm" else "baseline"
+    return ["-target", target.zig_static_triple, f"-mcpu={cpu}"]
 
 
 def _link(target: Target, plan_source: str, kernels: bytes | None) -> bytes:
@@ -89,8 +98,14 @@ def _link(target: Target, plan_source: str, kernels: bytes | None) -> bytes:
 
 def _c_flags(target: Target) -> list[str]:
     warnings = ["-std=c99", "-Wall", "-Wextra", "-Werror"]
-    triple = ["-target", target.zig_static_triple, f"-mcpu={target.zig_cpu}"]
-    return [*triple, "-O2", "-ffunction-sections", "-fdata-sections", *warnings, f"-I{RUNTIME}"]
+    return [
+        *_for(target),
+        "-O2",
+        "-ffunction-sections",
+        "-fdata-sections",
+        *warnings,
+        f"-I{RUNTIME}",
+    ]
 
 
 def _worker_object(target: Target) -> Path:
@@ -98,7 +113,6 @@ def _worker_object(target: Target) -> Path:
     source = str(RUNTIME / "worker" / "main.zig")
     return _cached(
         "worker.o",
-        target,
         ["build-obj", source, *_static(target), "-lc", "-OReleaseSafe", f"-I{RUNTIME}"],
         sources=[*sorted((RUNTIME / "worker").glob("**/*.zig")), RUNTIME / "edgepack.h"],
     )
@@ -108,7 +122,6 @@ def _session_object(target: Target) -> Path:
     """edgepack.c as one object."""
     return _cached(
         "edgepack.o",
-        target,
         ["cc", "-c", *_c_flags(target), str(RUNTIME / "edgepack.c")],
         sources=[RUNTIME / name for name in ("edgepack.c", "edgepack.h", "plan.h")],
     )
@@ -120,8 +133,8 @@ def _runtime_bytes(target: Target) -> int:
     return len(_link(target, _EMPTY_PLAN, None))
 
 
-def _cached(name: str, target: Target, command: Sequence[str], *, sources: Iterable[Path]) -> Path:
-    """Run ``zig COMMAND`` once for each content of the sources, command, zig and target."""
+def _cached(name: str, command: Sequence[str], *, sources: Iterable[Path]) -> Path:
+    """Run ``zig COMMAND`` once for each content of the sources, command line and zig."""
     digest = hashlib.sha256()
     relative = (argument.replace(str(RUNTIME), "") for argument in command)
     digest.update("\0".join([zig_version(), *relative]).encode())

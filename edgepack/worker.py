@@ -42,6 +42,11 @@ def emulator_for(target: Target) -> list[str]:
     """
     if target.runs_here():
         return []
+    if not target.qemu:
+        raise ToolchainError(
+            f"this machine's CPU cannot run code for {target.name}, and no emulator can",
+            "choose a profile that this machine runs: edgepack targets",
+        )
     qemu = shutil.which(target.qemu) or shutil.which(target.qemu.removesuffix("-static"))
     if qemu is None:
         raise ToolchainError(

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+import edgepack as _edgepack  # noqa: F401 (before anything imports onnxruntime: no telemetry)
+
 _PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
 
 
