@@ -17,13 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from edgepack.artefacts import GoldenVectors, ImportedModel, TensorSpec
 from edgepack.errors import CompileError, ModelError
+from edgepack.reference import Infer, Tensors, reference
 
 if TYPE_CHECKING:
     import numpy as np
-
-Tensors = dict[str, "np.ndarray"]
-Infer = Callable[[Tensors], Tensors]
-"""Inputs by name to outputs by name."""
 
 VECTORS = 3
 _CANDIDATES = 40
@@ -96,8 +93,8 @@ def compare(golden: GoldenVectors, infer: Infer, what: str) -> float:
     worst = 0.0
     for number, (inputs, wanted) in enumerate(zip(golden.inputs, golden.outputs, strict=True)):
         answer = infer(inputs)
-        for name, reference in wanted.items():
-            error = relative_error(answer[name], reference)
+        for name, right in wanted.items():
+            error = relative_error(answer[name], right)
             if not error <= golden.tolerance:
                 raise CompileError(
                     f"{what}: output {name!r} differs from ONNX Runtime's on vector {number}:"
@@ -124,7 +121,7 @@ def _candidates(
     """Candidates that the reference is sure of, and the others; stops when there are enough."""
     import numpy as np
 
-    optimised, plain = _reference(imported, optimise=True), _reference(imported, optimise=False)
+    optimised, plain = reference(imported, optimise=True), reference(imported, optimise=False)
     generator = np.random.default_rng(20)
     sure: list[_Candidate] = []
     unsure: list[_Candidate] = []
@@ -148,32 +145,6 @@ def _candidates(
             "check that the model runs in ONNX Runtime with these input shapes",
         )
     return sure, unsure
-
-
-def _reference(imported: ImportedModel, *, optimise: bool) -> Infer:
-    """The original file in ONNX Runtime: one thread, so that sums have one order."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    level = onnxruntime.GraphOptimizationLevel
-    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
-    try:
-        session = onnxruntime.InferenceSession(
-            str(imported.source.path), options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # as above
-        raise ModelError(
-            f"ONNX Runtime cannot load {imported.source.path}: {str(error).splitlines()[0]}",
-            "a model that ONNX Runtime refuses has no reference; export it again",
-        ) from error
-    names = [spec.name for spec in imported.outputs]
-
-    def run(inputs: Tensors) -> Tensors:
-        return dict(zip(names, session.run(names, inputs), strict=True))
-
-    return run
 
 
 _FLOAT_KINDS = [(1.0, 0.0), (0.5, 0.5), (1.0, 1.5), (2.0, 0.0), (0.1, 0.0)]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgepack.artefacts import TensorSpec
+from edgepack.compiler.foreign import reason
 from edgepack.compiler.lower import llvm_target
 from edgepack.compiler.plan import Plan
 from edgepack.errors import CompileError
@@ -60,9 +61,8 @@ def emit_kernels(module: IRModule, target: Target) -> bytes:
             built.write_to_file(str(path))
             return path.read_bytes()
     except Exception as error:  # TVM and LLVM raise anything, from ValueError to InternalError
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise CompileError(
-            f"code generation for {target.name} failed: {lines[0]}",
+            f"code generation for {target.name} failed: {reason(error)}",
             f"check cpu and features with `edgepack targets {target.name}`",
         ) from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from edgepack.compiler.foreign import reason
 from edgepack.errors import CompileError, ModelError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def to_relax(model: onnx.ModelProto) -> IRModule:
         return from_onnx(model, keep_params_in_input=False)
     except Exception as error:  # TVM's converters raise anything, from KeyError to InternalError
         raise CompileError(
-            f"the model could not be converted to Relax: {_first_line(error)}",
+            f"the model could not be converted to Relax: {reason(error)}",
             "inspect the node with `edgepack inspect MODEL`; a simpler export may avoid it",
         ) from error
 
@@ -62,9 +63,3 @@ def _graphs(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
             for subgraph in [*nested, *attribute.graphs]:
                 found.extend(_graphs(subgraph))
     return found
-
-
-def _first_line(error: Exception) -> str:
-    """The line of TVM's message that says what failed; its messages are long traces."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

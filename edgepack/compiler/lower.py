@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from edgepack.compiler import schedules
+from edgepack.compiler.foreign import reason
 from edgepack.errors import CompileError
 
 if TYPE_CHECKING:
@@ -73,10 +74,9 @@ def lower(module: IRModule, target: Target, *, warn: Callable[[str], None]) -> I
                 ]
             )(module)
     except Exception as error:  # TVM's passes raise anything, from KeyError to InternalError
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise CompileError(
-            f"the model could not be lowered for {target.name}: {lines[0]}",
-            "report the model's operators with `edgepack inspect MODEL`",
+            f"the model could not be lowered for {target.name}: {reason(error)}",
+            "see which operators it has with `edgepack inspect MODEL`; a simpler export may help",
         ) from error
 
 
@@ -90,8 +90,7 @@ def _to_nhwc(module: IRModule, warn: Callable[[str], None]) -> IRModule:
     try:
         return relax.transform.ConvertLayout(NHWC)(module)
     except Exception as error:  # as above
-        lines = str(error).strip().splitlines() or ["no reason given"]
-        warn(f"kept in NCHW, which is slower: the layout pass failed ({lines[0]})")
+        warn(f"kept in NCHW, which is slower: the layout pass failed ({reason(error)})")
         return module
 
 

@@ -70,5 +70,5 @@ def _recognise(path: Path) -> str:
             return name
     raise ModelError(
         f"{path} is not a model file that edgepack knows",
-        f"Formats: {', '.join(FORMATS)}. --format FORMAT reads it as one and says what is wrong",
+        f"formats that it reads: {', '.join(FORMATS)}",
     )

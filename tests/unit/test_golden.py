@@ -9,6 +9,7 @@ import pytest
 from edgepack import golden, importers
 from edgepack.artefacts import GoldenVectors
 from edgepack.errors import CompileError, ModelError
+from edgepack.reference import Infer, Tensors, _same_operators
 from tests import networks
 
 
@@ -23,11 +24,11 @@ def convolutional(tmp_path_factory: pytest.TempPathFactory) -> GoldenVectors:
     return vectors_of(networks.convolutional(), path)
 
 
-def answers(vectors: GoldenVectors, shift: int = 0, factor: float = 1.0) -> golden.Infer:
+def answers(vectors: GoldenVectors, shift: int = 0, factor: float = 1.0) -> Infer:
     """Gives the reference's own answer to vector i + shift, times ``factor``."""
     order = iter(range(len(vectors.inputs)))
 
-    def infer(_: golden.Tensors) -> golden.Tensors:
+    def infer(_: Tensors) -> Tensors:
         number = (next(order) + shift) % len(vectors.outputs)
         return {name: value * factor for name, value in vectors.outputs[number].items()}
 
@@ -113,3 +114,24 @@ def test_the_same_model_gives_the_same_vectors(tmp_path: Path) -> None:
     second = vectors_of(networks.integer_codes(), tmp_path / "b.onnx")
     for one, other in zip(first.inputs, second.inputs, strict=True):
         np.testing.assert_array_equal(one["codes"], other["codes"])
+
+
+@pytest.mark.parametrize("opset", [7, 13, 18, 22, onnx.defs.onnx_opset_version()])
+def test_every_opset_and_the_newest_format_version_have_a_reference(
+    tmp_path: Path, opset: int
+) -> None:
+    nodes = [networks.node("Conv", "x w", "c"), networks.node("Relu", "c", "y")]
+    weights = {"w": np.random.default_rng(0).standard_normal((3, 2, 3, 3)).astype(np.float32)}
+    network = networks.model(nodes, {"x": [1, 2, 8, 8]}, {"y": [1, 3, 6, 6]}, weights, opset=opset)
+    network.ir_version = onnx.IR_VERSION
+    vectors = vectors_of(network, tmp_path / "model.onnx")
+    assert vectors.distinct
+    assert all(np.isfinite(outputs["y"]).all() for outputs in vectors.outputs)
+
+
+def test_a_model_newer_than_the_reference_is_not_taken_for_another_operators_older_meaning() -> (
+    None
+):
+    network = networks.model([networks.node("Softmax", "x", "y")], {"x": [2, 3]}, {"y": [2, 3]})
+    assert _same_operators(network.graph, 17, 13)
+    assert not _same_operators(network.graph, 17, 12), "Softmax changed its default axis in 13"

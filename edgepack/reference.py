@@ -1,0 +1,104 @@
+"""The reference: the original model in ONNX Runtime, whose answers a compiled model must reproduce.
+
+A model newer than the installed ONNX Runtime is given to it as the newest version that it knows, if
+none of the model's operators changed in between; the file itself stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgepack.artefacts import ImportedModel
+from edgepack.errors import ModelError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+
+Tensors = dict[str, "np.ndarray"]
+Infer = Callable[[Tensors], Tensors]
+"""Inputs by name to outputs by name."""
+
+_OPSETS_BACK = 6
+"""How many opsets older than the model's ONNX Runtime may be."""
+
+
+def reference(imported: ImportedModel, *, optimise: bool) -> Infer:
+    """A function that runs the original file on one thread, so that sums have one order.
+
+    ``optimise`` lets ONNX Runtime rewrite the graph, as it does by default. Raises ModelError where
+    it cannot load the model.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    level = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
+    session = _session(imported.source.path, options)
+    names = [spec.name for spec in imported.outputs]
+
+    def run(inputs: Tensors) -> Tensors:
+        return dict(zip(names, session.run(names, inputs), strict=True))
+
+    return run
+
+
+def _session(path: Path, options: Any) -> Any:
+    import onnxruntime
+
+    providers = ["CPUExecutionProvider"]
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # ONNX Runtime's exceptions have no common type
+        reason = error
+    folder = "session.model_external_initializers_file_folder_path"
+    options.add_session_config_entry(folder, str(path.parent))
+    for older in _restamped(path):
+        try:
+            return onnxruntime.InferenceSession(older, options, providers=providers)
+        except Exception:  # as above; the first reason is the one to tell
+            continue
+    raise ModelError(
+        f"ONNX Runtime cannot load {path}: {str(reason).splitlines()[0]}",
+        "a model that ONNX Runtime refuses has no reference; export it for an older opset",
+    ) from reason
+
+
+def _restamped(path: Path) -> Iterator[bytes]:
+    """The model stamped with older and older versions in which its operators are the same."""
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    stamp = next((entry for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
+    if stamp is None:
+        return
+    newest = stamp.version
+    for version in range(newest, newest - _OPSETS_BACK, -1):
+        if not _same_operators(model.graph, newest, version):
+            return
+        stamp.version = version
+        model.ir_version = onnx.helper.find_min_ir_version_for([stamp], ignore_unknown=True)
+        yield model.SerializeToString()
+
+
+def _same_operators(graph: onnx.GraphProto, newer: int, older: int) -> bool:
+    """Whether every operator means the same in both opsets, in subgraphs too."""
+    import onnx
+
+    for node in graph.node:
+        subgraphs = [a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
+        if not all(_same_operators(subgraph, newer, older) for subgraph in subgraphs):
+            return False
+        if node.domain not in ("", "ai.onnx"):
+            continue
+        try:
+            schemas = [onnx.defs.get_schema(node.op_type, version) for version in (newer, older)]
+        except onnx.defs.SchemaError:
+            return False
+        if schemas[0].since_version != schemas[1].since_version:
+            return False
+    return True

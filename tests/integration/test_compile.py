@@ -1,0 +1,206 @@
+"""Whole compilations through the command line, checked by running the packages on every CPU."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from tests import networks
+from tests.conftest import Edgepack
+
+pytestmark = pytest.mark.needs("qemu-aarch64-static", "qemu-arm-static", "qemu-riscv64-static")
+
+TARGETS = ("host", "raspberrypi4", "armv7-neon", "riscv64-generic")
+EVERYWHERE = [argument for target in TARGETS for argument in ("--target", target)]
+
+
+def reference(model: Path, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, inputs), strict=True))
+
+
+def inputs_of(inspected: dict[str, Any], seed: int, high: int) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    return {
+        spec["name"]: (
+            generator.integers(0, high, spec["shape"])
+            if "int" in spec["dtype"]
+            else generator.uniform(-1, 1, spec["shape"])
+        ).astype(spec["dtype"])
+        for spec in inspected["inputs"]
+    }
+
+
+def run(
+    edgepack: Edgepack, package: Path, target: str, inputs: dict[str, np.ndarray], place: Path
+) -> dict[str, np.ndarray]:
+    arguments: list[str] = []
+    for number, (name, value) in enumerate(inputs.items()):
+        np.save(place / f"{number}.npy", value)
+        arguments += ["--input", f"{name}={place / f'{number}.npy'}"]
+    output = place / "y.npz"
+    done = edgepack("run", package, "--target", target, *arguments, "--output", output)
+    assert done.returncode == 0, done.stderr
+    with np.load(output) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def assert_equal_within(
+    answer: dict[str, np.ndarray], wanted: dict[str, np.ndarray], relative: float
+) -> None:
+    assert answer.keys() == wanted.keys()
+    for name, expected in wanted.items():
+        assert answer[name].dtype == expected.dtype
+        if expected.dtype.kind == "f":
+            error = np.abs(answer[name] - expected).max() / np.abs(expected).max()
+            assert error <= relative, f"{name}: {error}"
+        else:
+            np.testing.assert_array_equal(answer[name], expected)
+
+
+@pytest.fixture(scope="module")
+def compiled(
+    tmp_path_factory: pytest.TempPathFactory, edgepack_json: Callable[..., Any]
+) -> Callable[[str], tuple[Path, Path, Any]]:
+    """Model file, package and what ``compile --json`` said, for a network by name, made once."""
+    known: dict[str, tuple[Path, Path, Any]] = {}
+
+    def make(name: str) -> tuple[Path, Path, Any]:
+        if name not in known:
+            place = tmp_path_factory.mktemp(name)
+            model = networks.save(networks.NETWORKS[name](), place / "model.onnx")
+            package = place / "model.epk"
+            said = edgepack_json("compile", model, *EVERYWHERE, "-o", package)
+            known[name] = (model, package, said)
+        return known[name]
+
+    return make
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("network", sorted(networks.NETWORKS))
+def test_answers_equal_onnx_runtimes_on_inputs_that_the_package_never_saw(
+    network: str,
+    target: str,
+    compiled: Callable[[str], tuple[Path, Path, Any]],
+    edgepack: Edgepack,
+    edgepack_json: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    model, package, _ = compiled(network)
+    inspected = edgepack_json("inspect", package)
+    answers = []
+    for seed in (1, 2):
+        inputs = inputs_of(inspected, seed, high=300)
+        answers.append(run(edgepack, package, target, inputs, tmp_path))
+        assert_equal_within(answers[-1], reference(model, inputs), 1e-4)
+    first, second = answers
+    assert any(not np.array_equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("network", sorted(networks.NETWORKS))
+def test_compile_says_what_it_made_for_each_target(
+    network: str, compiled: Callable[[str], tuple[Path, Path, Any]]
+) -> None:
+    _, package, said = compiled(network)
+    assert said["package"] == str(package)
+    assert [target["name"] for target in said["targets"]] == list(TARGETS)
+    for target in said["targets"]:
+        assert target["check"]["vectors"] >= 2
+        assert target["check"]["max_relative_error"] <= 1e-4
+        assert target["check"]["skipped"] == ""
+        assert 0 < target["code_bytes"] < 200_000
+        assert target["arena_bytes"] > 0
+
+
+def test_compiling_twice_gives_the_same_bytes(
+    compiled: Callable[[str], tuple[Path, Path, Any]], edgepack: Edgepack, tmp_path: Path
+) -> None:
+    model, package, _ = compiled("convolutional")
+    again = tmp_path / "again.epk"
+    done = edgepack("compile", model, *EVERYWHERE, "-o", again, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert again.read_bytes() == package.read_bytes()
+
+
+def test_bench_reports_the_fields_that_programs_rely_on(
+    compiled: Callable[[str], tuple[Path, Path, Any]], edgepack_json: Callable[..., Any]
+) -> None:
+    _, package, _ = compiled("convolutional")
+    said = edgepack_json("bench", package, "--seconds", "0.2")
+    assert said["threads"] == 1
+    assert (
+        0 < said["latency_ms"]["min"] <= said["latency_ms"]["median"] <= said["latency_ms"]["p95"]
+    )
+    assert said["cold_start_ms"] >= said["ready_ms"] > 0
+    assert said["peak_rss_bytes"] > 0
+    assert said["iterations"] >= 3
+
+
+def test_a_profile_for_a_cpu_that_lacks_the_instructions_is_refused_before_a_package_is_written(
+    edgepack: Edgepack, tmp_path: Path
+) -> None:
+    profile = (
+        Path(networks.__file__).parents[1] / "edgepack/targets/raspberrypi4.toml"
+    ).read_text()
+    newer = tmp_path / "newer.toml"
+    newer.write_text(re.sub(r"features = \[.*?\]", 'features = ["+sve"]', profile))
+    assert "+sve" in newer.read_text()
+    model = networks.save(networks.convolutional(), tmp_path / "model.onnx")
+    package = tmp_path / "model.epk"
+    done = edgepack("compile", model, "--target", newer, "-o", package, "--json")
+    assert done.returncode == 5
+    assert "SIGILL" in json.loads(done.stdout)["error"]["message"]
+    assert not package.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "named"),
+    [
+        (["--target", "raspberypi4"], 3, "raspberypi4"),
+        (["--target", "host", "--input", "nothing=1,3"], 4, "nothing"),
+        (["--target", "host", "--tolerance", "1e-9"], 5, "tolerance"),
+    ],
+)
+def test_a_wrong_option_is_one_line_with_its_class_and_writes_nothing(
+    edgepack: Edgepack, tmp_path: Path, arguments: list[str], code: int, named: str
+) -> None:
+    model = networks.save(networks.convolutional(), tmp_path / "model.onnx")
+    done = edgepack("compile", model, *arguments, "--json", cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert named in json.loads(done.stdout)["error"]["message"]
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("*.epk"))
+
+
+def test_a_model_that_needs_more_memory_than_the_profile_allows_is_refused(
+    edgepack: Edgepack, tmp_path: Path
+) -> None:
+    profile = (
+        Path(networks.__file__).parents[1] / "edgepack/targets/raspberrypi4.toml"
+    ).read_text()
+    small = tmp_path / "small.toml"
+    lines = [
+        "memory_bytes = 1048576" if line.startswith("memory_bytes") else line
+        for line in profile.splitlines()
+    ]
+    small.write_text("\n".join(lines))
+    network = networks.model(
+        [networks.node("MatMul", "x w", "y")],
+        {"x": [1, 1024]},
+        {"y": [1, 1024]},
+        {"w": np.eye(1024, k=3, dtype=np.float32)},
+    )
+    done = edgepack(
+        "compile", networks.save(network, tmp_path / "m.onnx"), "-t", small, "--json", cwd=tmp_path
+    )
+    assert done.returncode == 5
+    assert "1048576" in json.loads(done.stdout)["error"]["message"]
