@@ -151,7 +151,12 @@ def integer_codes() -> onnx.ModelProto:
 def dynamic() -> onnx.ModelProto:
     """A model whose input has symbolic dimensions ``batch`` and ``length``."""
     nodes = [node("MatMul", "x w", "m"), node("Relu", "m", "y")]
-    return model(nodes, {"x": ["batch", "length", 4]}, {"y": None}, {"w": _random(4, 3)})  # type: ignore[dict-item]
+    return model(
+        nodes,
+        {"x": ["batch", "length", 4]},
+        {"y": ["batch", "length", 3]},
+        {"w": _random(4, 3)},
+    )
 
 
 NETWORKS: dict[str, Network] = {

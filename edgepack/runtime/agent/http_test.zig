@@ -23,18 +23,14 @@ test "heads are read as they are meant" {
 
 test "heads that are ambiguous or malformed are refused" {
     const malformed = [_][]const u8{
-        "\r\n",                                    "GET\r\n\r\n",                                 "GET /\r\n\r\n",
-        "GET / HTTP/1.1 x\r\n\r\n",                "GET  / HTTP/1.1\r\n\r\n",                     "GET x HTTP/1.1\r\n\r\n",
-        "GET / HTTP/11\r\n\r\n",                   "G\x01T / HTTP/1.1\r\n\r\n",                   "GET /\xff HTTP/1.1\r\n\r\n",
-        "GET / HTTP/1.1\r\nno colon\r\n\r\n",      "GET / HTTP/1.1\r\na : b\r\n\r\n",             "GET / HTTP/1.1\r\n folded: b\r\n\r\n",
-        "GET / HTTP/1.1\r\na: b\x00\r\n\r\n",      "GET / HTTP/1.1\r\na: b\nc: d\r\n\r\n",        "GET / HTTP/1.1\r\n: b\r\n\r\n",
-        "POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", "POST / HTTP/1.1\r\nContent-Length: +1\r\n\r\n",
-        "POST / HTTP/1.1\r\nContent-Length: 1_0\r\n\r\n", "POST / HTTP/1.1\r\nContent-Length:\r\n\r\n",
-        "POST / HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n",
-        "POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
-        "POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
-        "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
-        "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "\r\n",                                                                       "GET\r\n\r\n",                                                                         "GET /\r\n\r\n",
+        "GET / HTTP/1.1 x\r\n\r\n",                                                   "GET  / HTTP/1.1\r\n\r\n",                                                             "GET x HTTP/1.1\r\n\r\n",
+        "GET / HTTP/11\r\n\r\n",                                                      "G\x01T / HTTP/1.1\r\n\r\n",                                                           "GET /\xff HTTP/1.1\r\n\r\n",
+        "GET / HTTP/1.1\r\nno colon\r\n\r\n",                                         "GET / HTTP/1.1\r\na : b\r\n\r\n",                                                     "GET / HTTP/1.1\r\n folded: b\r\n\r\n",
+        "GET / HTTP/1.1\r\na: b\x00\r\n\r\n",                                         "GET / HTTP/1.1\r\na: b\nc: d\r\n\r\n",                                                "GET / HTTP/1.1\r\n: b\r\n\r\n",
+        "POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",                              "POST / HTTP/1.1\r\nContent-Length: +1\r\n\r\n",                                       "POST / HTTP/1.1\r\nContent-Length: 1_0\r\n\r\n",
+        "POST / HTTP/1.1\r\nContent-Length:\r\n\r\n",                                 "POST / HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n",                     "POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
+        "POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
     };
     for (malformed) |bytes| try testing.expectError(error.Malformed, Head.parse(bytes));
     try testing.expectError(error.UnsupportedVersion, Head.parse("GET / HTTP/2.0\r\n\r\n"));

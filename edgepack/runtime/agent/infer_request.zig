@@ -28,7 +28,6 @@ pub fn maxBytes(info: *const ModelInfo) u64 {
     return bytes;
 }
 
-
 pub const Error = error{ Problem, ReadFailed };
 
 /// Reads a whole request into `infer` (which it points into) and `staging`. `spare` holds the data of

@@ -79,9 +79,9 @@ test "paths lead where the protocol says, and all others nowhere" {
     try testing.expectEqual(null, Route.parse("/v2/models/m/ready").?.model_ready.version);
     try testing.expectEqualStrings("versions", Route.parse("/v2/models/versions").?.model.name);
     for ([_][]const u8{
-        "/",                      "/v3",                       "/v2/health",                        "/v2/health/ready/x",
-        "/v2/models",             "/v2/models/../etc",         "/v2/models/M",                      "/v2/models/m/versions",
-        "/v2/models/m/versions/1", "/v2/models/m/x",           "/v2/models/m/infer/x",              "/v2/repository/models/m/unload",
-        "/v2/repository",         "/v2/repository/models/%2e/load", "/v2/a/b/c/d/e/f/g/h/i",       "/v2/models//infer",
+        "/",                       "/v3",                            "/v2/health",            "/v2/health/ready/x",
+        "/v2/models",              "/v2/models/../etc",              "/v2/models/M",          "/v2/models/m/versions",
+        "/v2/models/m/versions/1", "/v2/models/m/x",                 "/v2/models/m/infer/x",  "/v2/repository/models/m/unload",
+        "/v2/repository",          "/v2/repository/models/%2e/load", "/v2/a/b/c/d/e/f/g/h/i", "/v2/models//infer",
     }) |path| try testing.expectEqual(null, Route.parse(path));
 }

@@ -22,7 +22,7 @@ pub const Tensor = extern struct {
     /// NumPy's name, by ep_dtype; null for a number that this version of the header does not know.
     pub fn dtypeName(tensor: *const Tensor) ?[]const u8 {
         const names = [_][]const u8{
-            "bool", "int8",  "uint8",  "int16",   "uint16",  "int32",
+            "bool",   "int8",  "uint8",  "int16",   "uint16",  "int32",
             "uint32", "int64", "uint64", "float16", "float32", "float64",
         };
         const index = std.math.cast(usize, tensor.dtype) orelse return null;
