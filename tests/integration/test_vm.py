@@ -1,0 +1,175 @@
+"""Pushes to a whole arm64 machine, and cuts of its power."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import edgepack.package
+from edgepack.artefacts import PushResult, SignedPackage
+from edgepack.channels import ChannelOptions, device, push
+from edgepack.channels.agent import DeviceStatus
+from edgepack.channels.ssh_session import Session, open_session
+from edgepack.errors import ChannelError, DeviceError
+from edgepack.targets import load_target
+from tests.integration.machines import arm64, models
+from tests.integration.machines.local_device import agent_binary, infer
+from tests.integration.machines.models import KEY, compile_linear, signed
+from tests.integration.machines.ports import wait_until
+
+pytestmark = pytest.mark.needs(*arm64.PROGRAMS)
+TARGET = "raspberrypi4"
+URL = "ssh://device"
+X = np.linspace(-1, 1, models.SIZE, dtype=np.float32)[None]
+
+
+@dataclass
+class EdgeDevice:
+    """The machine as a device of edgepack."""
+
+    machine: arm64.Machine
+    options: ChannelOptions
+    folder: Path
+
+    def package(self, number: int, target: str = TARGET) -> SignedPackage:
+        """Version 1.0.``number``, whose weights only that version has."""
+        package = compile_linear(self.folder, f"1.0.{number}", target, seed=number)
+        return signed(package)
+
+    def push(self, package: SignedPackage, **options: Any) -> PushResult:
+        return push(
+            package,
+            URL,
+            contents=edgepack.package,
+            options=replace(self.options, **options),
+        )
+
+    def status(self) -> DeviceStatus:
+        return device.status(URL, options=self.options)
+
+    def number(self) -> int:
+        """Of the version that is installed."""
+        (model,) = self.status().models
+        assert model.current is not None
+        return int(model.current.version.rpartition(".")[2])
+
+    def assert_serves(self, number: int) -> None:
+        """The answer of the served API is that version's."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.machine.http_port, timeout=30)
+        got = infer(connection, X)
+        expected = np.maximum(X @ models.weights(number), 0)
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+    def leftovers(self) -> list[str]:
+        """Uploads, and blobs that nothing needs or that are not whole."""
+        command = (
+            "cd /var/lib/edgepack && ls incoming && ls -A blobs/sha256 | grep -v '^[0-9a-f]*$'"
+        )
+        with open_session(URL, self.options) as (session, _):
+            return session.run(command).stdout.decode().split()
+
+
+@pytest.fixture(scope="module")
+def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeDevice]:
+    folder = tmp_path_factory.mktemp("machine")
+    with arm64.machine(folder) as found:
+        found.boot()
+        options = ChannelOptions(ssh_config=found.server.client_config("machine"))
+        device.setup(
+            URL,
+            target=load_target(TARGET),
+            agent_binary=agent_binary(TARGET),
+            trust_keys=[("release", KEY.public_key.to_pem())],
+            options=options,
+        )
+        yield EdgeDevice(found, options, folder)
+
+
+def test_real_model_is_pushed_and_answers_on_arm64(edge: EdgeDevice) -> None:
+    status = edge.status()
+    assert (status.arch, status.target) == ("aarch64", TARGET)
+    first = edge.push(edge.package(1))
+    assert first.detail["changed"] is True
+    edge.assert_serves(1)
+    second = edge.push(edge.package(2))
+    assert second.skipped_blobs >= 1
+    edge.assert_serves(2)
+    rolled = device.rollback(URL, options=edge.options)
+    assert rolled["version"] == "1.0.1"
+    edge.assert_serves(1)
+    edge.push(edge.package(2))
+
+
+def test_package_of_another_architecture_is_refused(edge: EdgeDevice) -> None:
+    with pytest.raises(DeviceError, match="raspberrypi4") as caught:
+        edge.push(edge.package(3, "x86-64-v2"))
+    assert caught.value.check == "target"
+
+
+def test_reboot_serves_what_was_installed(edge: EdgeDevice) -> None:
+    number = edge.number()
+    edge.machine.cut_power()
+    edge.machine.boot()
+    wait_until(lambda: edge.status().serving, 30, "the agent serves after the boot")
+    edge.assert_serves(number)
+
+
+MOMENTS = (0.05, 0.3, 0.5, 0.7, 0.9, 1.1)
+"""Of the time that an install takes when nothing goes wrong."""
+
+
+def test_power_cut_in_an_install_leaves_one_whole_version_and_the_next_push_works(
+    edge: EdgeDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installing = threading.Event()
+    run = Session.run
+
+    def announce(self: Session, command: Any, **options: Any) -> Any:
+        if "install" in command:
+            installing.set()
+        return run(self, command, **options)
+
+    monkeypatch.setattr(Session, "run", announce)
+    first = 100
+    package = edge.package(first)
+    started = time.monotonic()
+    edge.push(package)
+    seconds = time.monotonic() - started
+    outcomes = []
+    for number, moment in enumerate(MOMENTS, start=first + 1):
+        package = edge.package(number)
+        installing.clear()
+        errors: list[Exception] = []
+
+        def attempt(package: SignedPackage = package, errors: list[Exception] = errors) -> None:
+            try:
+                edge.push(package, connect_timeout=20, install_timeout=20)
+            except ChannelError as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=attempt)
+        thread.start()
+        assert installing.wait(60)
+        thread.join(moment * seconds)
+        edge.machine.cut_power()
+        thread.join(60)
+        assert not thread.is_alive()
+        edge.machine.boot()
+        wait_until(lambda: edge.status().serving, 30, "the agent serves after the power cut")
+        now = edge.number()
+        assert now in ((number - 1, number) if errors else (number,)), "what was said is durable"
+        edge.assert_serves(now)
+        outcomes.append((bool(errors), now == number))
+        edge.push(package)
+        edge.assert_serves(number)
+        assert edge.leftovers() == []
+    assert (True, False) in outcomes, "no cut came before the switch"
+    assert any(new for _, new in outcomes), "no cut came after the switch"

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pytest
+
+from edgepack.channels.agent import Agent, DeviceStatus
+from edgepack.channels.ssh_session import Completed, Session
+from edgepack.errors import (
+    ChannelError,
+    DeviceError,
+    EdgepackError,
+    PackageError,
+    TrustError,
+)
+
+STATUS: dict[str, Any] = {
+    "agent": "0.1.0",
+    "arch": "aarch64",
+    "target": "raspberrypi4",
+    "serving": True,
+    "disk_free": 7,
+    "keys": ["ab"],
+    "models": [
+        {
+            "name": "m",
+            "current": {"version": "1.0.0", "manifest": "cd"},
+            "previous": None,
+            "floor": "1.0.0",
+        }
+    ],
+}
+
+
+class OneAnswer:
+    """A session on which every command ends in one way."""
+
+    name = "pi"
+
+    def __init__(self, status: int, stdout: str = "", stderr: str = "") -> None:
+        self.done = Completed(status=status, stdout=stdout.encode(), stderr=stderr)
+        self.commands: list[list[str]] = []
+
+    def run(self, command: Sequence[str], *, timeout: float | None = None) -> Completed:
+        self.commands.append(list(command))
+        return self.done
+
+
+def agent(status: int, stdout: str = "", stderr: str = "") -> Agent:
+    session = cast("Session", OneAnswer(status, stdout, stderr))
+    return Agent(session, "/var/lib/edgepack", "ssh://pi")
+
+
+def refusal(status: int, stdout: str = "", stderr: str = "") -> EdgepackError:
+    with pytest.raises(EdgepackError) as caught:
+        agent(status, stdout, stderr).call("install", "/x.epk")
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("status", "check", "error"),
+    [
+        (7, "package", PackageError),
+        (8, "signature", TrustError),
+        (8, "key", TrustError),
+        (8, "version", TrustError),
+        (9, "source", ChannelError),
+        (10, "golden", DeviceError),
+        (10, "disk", DeviceError),
+    ],
+)
+def test_refusals_of_the_agent_keep_their_class_check_and_reason(
+    status: int, check: str, error: type[EdgepackError]
+) -> None:
+    found = refusal(status, f'{{"ok":false,"check":"{check}","reason":"because"}}\n')
+    assert type(found) is error
+    assert found.exit_code == status
+    assert found.message == f"pi refused ({check}): because"
+    assert getattr(found, "check", check) == check
+
+
+@pytest.mark.parametrize("status", [126, 127])
+def test_no_agent_is_a_device_error_with_the_setup_command(status: int) -> None:
+    found = refusal(status, stderr="sh: 1: not found")
+    assert isinstance(found, DeviceError)
+    assert "no agent is at /var/lib/edgepack/bin/edgepack-agent" in found.message
+    assert found.hint == "edgepack device setup ssh://pi --target TARGET --trust KEY.pub"
+
+
+@pytest.mark.parametrize(
+    ("status", "stdout"),
+    [(0, ""), (0, "hello"), (0, "[1]"), (0, '{"ok":false}'), (1, "{}"), (2, "usage"), (-1, "")],
+)
+def test_answers_that_are_none_are_device_errors(status: int, stdout: str) -> None:
+    found = refusal(status, stdout, "first\nlast words\n")
+    assert isinstance(found, DeviceError)
+    assert found.message.endswith("is not understood: last words")
+
+
+def test_what_a_login_shell_prints_before_the_answer_is_passed_over() -> None:
+    answer = agent(0, 'Welcome to pi!\n{"ok":true,"model":"m"}\n').call("install", "/x.epk")
+    assert answer == {"ok": True, "model": "m"}
+
+
+def test_status_and_blobs_are_read_whole() -> None:
+    status = agent(0, json.dumps(STATUS))
+    assert status.status() == DeviceStatus.from_dict(STATUS)
+    assert status.status().to_dict() == STATUS
+    assert agent(0, '{"blobs":["ab","cd"]}').blobs() == {"ab", "cd"}
+
+
+@pytest.mark.parametrize("key", STATUS)
+def test_status_of_another_kind_of_agent_is_a_device_error(key: str) -> None:
+    less = {name: value for name, value in STATUS.items() if name != key}
+    with pytest.raises(DeviceError, match="not understood"):
+        agent(0, json.dumps(less)).status()
+
+
+def test_the_agent_is_called_with_its_root() -> None:
+    session = OneAnswer(0, '{"ok":true}')
+    Agent(cast("Session", session), "/opt/x", "ssh://pi/opt/x").call("rollback", "m")
+    assert session.commands == [["/opt/x/bin/edgepack-agent", "--root", "/opt/x", "rollback", "m"]]
