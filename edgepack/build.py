@@ -23,7 +23,7 @@ from edgepack.artefacts import (
     Package,
     PackagedTarget,
 )
-from edgepack.errors import CompileError, ConfigError, DeviceError, ToolchainError
+from edgepack.errors import CompileError, ConfigError, DeviceError, ModelError, ToolchainError
 from edgepack.targets import Target
 from edgepack.worker import Worker, emulator_for
 
@@ -54,6 +54,7 @@ def compile_package(
 
     progress(f"reading {model}")
     imported = importers.import_model(model, shapes)
+    _refuse_too_many_tensors(imported)
     progress("running the reference in ONNX Runtime")
     golden = golden_vectors.make_golden(imported, tolerance, warn=warn)
     contents = []
@@ -151,6 +152,17 @@ def _worker_of(opened: Package, target: PackagedTarget) -> Iterator[Worker]:
         executable.chmod(0o700)
         with Worker(executable, weights, target.inputs, target.outputs, emulator) as worker:
             yield worker
+
+
+def _refuse_too_many_tensors(imported: ImportedModel) -> None:
+    """Before the work of compiling, not after it."""
+    for what, specs in (("inputs", imported.inputs), ("outputs", imported.outputs)):
+        if not 1 <= len(specs) <= package.MAX_TENSORS:
+            raise ModelError(
+                f"{imported.source.path} has {len(specs)} {what};"
+                f" a package takes 1 to {package.MAX_TENSORS}",
+                "cut the model, or concatenate tensors inside it",
+            )
 
 
 def _refuse_over_memory(target: Target, weights_bytes: int, arena_bytes: int) -> None:

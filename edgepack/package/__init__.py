@@ -8,11 +8,13 @@ write_thin       Package → only what one device lacks
 
 from __future__ import annotations
 
+from edgepack.package.metadata import MAX_TENSORS
 from edgepack.package.read import extract_blob, open_blob, read_blob, read_golden, read_package
 from edgepack.package.thin import ThinPackage, write_thin
 from edgepack.package.write import TargetContent, attach_envelope, write_package
 
 __all__ = [
+    "MAX_TENSORS",
     "TargetContent",
     "ThinPackage",
     "attach_envelope",

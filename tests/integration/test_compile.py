@@ -204,3 +204,15 @@ def test_a_model_that_needs_more_memory_than_the_profile_allows_is_refused(
     )
     assert done.returncode == 5
     assert "1048576" in json.loads(done.stdout)["error"]["message"]
+
+
+def test_more_outputs_than_a_package_holds_are_refused_before_compiling(
+    edgepack: Edgepack, tmp_path: Path
+) -> None:
+    nodes = [networks.node("Mul", "x x", f"y{i}") for i in range(65)]
+    network = networks.model(nodes, {"x": [4]}, {f"y{i}": [4] for i in range(65)})
+    model = networks.save(network, tmp_path / "m.onnx")
+    done = edgepack("compile", model, "-t", "host", "--json", cwd=tmp_path)
+    assert done.returncode == 4
+    assert "65 outputs" in json.loads(done.stdout)["error"]["message"]
+    assert not list(tmp_path.glob("*.epk"))
