@@ -39,6 +39,16 @@ class EdgeDevice:
     options: ChannelOptions
     folder: Path
 
+    def set_up(self) -> None:
+        """Put the agent there."""
+        device.setup(
+            URL,
+            target=load_target(TARGET),
+            agent_binary=agent_binary(TARGET),
+            trust_keys=[("release", KEY.public_key.to_pem())],
+            options=self.options,
+        )
+
     def package(self, number: int, target: str = TARGET) -> SignedPackage:
         """Version 1.0.``number``, whose weights only that version has."""
         package = compile_linear(self.folder, f"1.0.{number}", target, seed=number)
@@ -83,14 +93,16 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeDevice]:
     with arm64.machine(folder) as found:
         found.boot()
         options = ChannelOptions(ssh_config=found.server.client_config("machine"))
-        device.setup(
-            URL,
-            target=load_target(TARGET),
-            agent_binary=agent_binary(TARGET),
-            trust_keys=[("release", KEY.public_key.to_pem())],
-            options=options,
-        )
-        yield EdgeDevice(found, options, folder)
+        edge = EdgeDevice(found, options, folder)
+        edge.set_up()
+        yield edge
+
+
+def test_power_cut_right_after_setup_leaves_an_agent_that_serves(edge: EdgeDevice) -> None:
+    edge.set_up()
+    edge.machine.cut_power()
+    edge.machine.boot()
+    wait_until(lambda: edge.status().serving, 30, "the agent serves after the boot")
 
 
 def test_real_model_is_pushed_and_answers_on_arm64(edge: EdgeDevice) -> None:
