@@ -159,6 +159,21 @@ def dynamic() -> onnx.ModelProto:
     )
 
 
+def lookups() -> onnx.ModelProto:
+    """Indices from the input: rows of a table by Gather, single elements by GatherElements."""
+    nodes = [
+        node("Gather", "table rows", "a", axis=0),
+        node("GatherElements", "table columns", "b", axis=1),
+    ]
+    return model(
+        nodes,
+        {"rows": [3], "columns": [300, 2]},
+        {"a": [3, 16], "b": [300, 2]},
+        {"table": _random(300, 16)},
+        types={"rows": TensorProto.INT64, "columns": TensorProto.INT64},
+    )
+
+
 NETWORKS: dict[str, Network] = {
     "convolutional": convolutional,
     "transposed_convolution": transposed_convolution,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from edgepack.compiler import schedules
+from edgepack.compiler import bounds, schedules
 from edgepack.compiler.foreign import reason
 from edgepack.errors import CompileError
 
@@ -55,7 +55,7 @@ def lower(module: IRModule, target: Target, *, warn: Callable[[str], None]) -> I
             module = tvm.transform.Sequential(
                 [
                     transform.FoldConstant(),
-                    transform.LegalizeOps(),
+                    transform.LegalizeOps(bounds.legalizations()),
                     transform.AnnotateTIROpPattern(),
                     transform.FoldConstant(),
                     transform.FuseOps(),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
@@ -216,3 +217,20 @@ def test_more_outputs_than_a_package_holds_are_refused_before_compiling(
     assert done.returncode == 4
     assert "65 outputs" in json.loads(done.stdout)["error"]["message"]
     assert not list(tmp_path.glob("*.epk"))
+
+
+def test_an_index_out_of_range_stays_inside_the_table_and_a_negative_one_counts_from_its_end(
+    edgepack: Edgepack, tmp_path: Path
+) -> None:
+    network = networks.lookups()
+    model = networks.save(network, tmp_path / "lookups.onnx")
+    package = tmp_path / "lookups.epk"
+    done = edgepack("compile", model, "-t", "host", "-o", package)
+    assert done.returncode == 0, done.stderr
+    (table,) = (onnx.numpy_helper.to_array(weight) for weight in network.graph.initializer)
+    far = 2**40
+    columns = np.tile(np.array([far, -1]), (300, 1))
+    inputs = {"rows": np.array([far, -1, -far]), "columns": columns}
+    answer = run(edgepack, package, "host", inputs, tmp_path)
+    np.testing.assert_array_equal(answer["a"], table[[-1, -1, 0]])
+    np.testing.assert_array_equal(answer["b"], table[:, [-1, -1]])
