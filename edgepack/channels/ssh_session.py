@@ -67,9 +67,13 @@ class Session:
         """The device, for messages."""
 
     def close(self) -> None:
-        """End what is open in the connection."""
+        """End what is open in the connection, if there still is one."""
+        from paramiko import SSHException
+
         if self._files is not None:
-            self._files.close()
+            # Whoever lost the connection has said so by now; there is nothing left to end.
+            with contextlib.suppress(SSHException, EOFError, OSError):
+                self._files.close()
 
     def run(self, command: Sequence[str] | str, *, timeout: float | None = None) -> Completed:
         """Run a command: a sequence of words, or text for the shell whose words are quoted.

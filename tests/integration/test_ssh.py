@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import shutil
@@ -360,6 +361,19 @@ def test_refused_connection_unknown_name_and_silent_server_are_one_clear_line(
     assert "no address is known" in fails(22, "no-such-host.invalid")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         assert "no SSH server answers" in fails(silent.getsockname()[1])
+
+
+def test_a_session_whose_connection_is_gone_closes_without_an_error_of_its_own(
+    device: LocalDevice,
+) -> None:
+    with (
+        pytest.raises(ChannelError, match="connection was lost"),
+        open_session(device.url, device.options) as (session, _),
+    ):
+        session.upload(io.BytesIO(b"whole"), 5, f"{device.root}/incoming/first")
+        # Nothing can be sent any more, but the transport's thread has not noticed.
+        vars(session._transport.packetizer)["_Packetizer__socket"] = socket.socket()
+        session.upload(io.BytesIO(b"never"), 5, f"{device.root}/incoming/second")
 
 
 def test_connection_cut_at_any_moment_leaves_the_old_version_and_the_next_push_works(
