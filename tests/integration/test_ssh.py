@@ -366,14 +366,15 @@ def test_refused_connection_unknown_name_and_silent_server_are_one_clear_line(
 def test_a_session_whose_connection_is_gone_closes_without_an_error_of_its_own(
     device: LocalDevice,
 ) -> None:
-    with (
-        pytest.raises(ChannelError, match="connection was lost"),
-        open_session(device.url, device.options) as (session, _),
-    ):
-        session.upload(io.BytesIO(b"whole"), 5, f"{device.root}/incoming/first")
-        # Nothing can be sent any more, but the transport's thread has not noticed.
-        vars(session._transport.packetizer)["_Packetizer__socket"] = socket.socket()
-        session.upload(io.BytesIO(b"never"), 5, f"{device.root}/incoming/second")
+    def lose_it() -> None:
+        with open_session(device.url, device.options) as (session, _):
+            session.upload(io.BytesIO(b"whole"), 5, f"{device.root}/incoming/first")
+            # Nothing can be sent any more, but the transport's thread has not noticed.
+            vars(session._transport.packetizer)["_Packetizer__socket"] = socket.socket()
+            session.upload(io.BytesIO(b"never"), 5, f"{device.root}/incoming/second")
+
+    with pytest.raises(ChannelError, match="connection was lost"):
+        lose_it()
 
 
 def test_connection_cut_at_any_moment_leaves_the_old_version_and_the_next_push_works(
