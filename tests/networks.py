@@ -160,17 +160,30 @@ def dynamic() -> onnx.ModelProto:
 
 
 def lookups() -> onnx.ModelProto:
-    """Indices from the input: rows of a table by Gather, single elements by GatherElements."""
+    """Indices from the input: every way that ONNX has to read or write at a computed place."""
     nodes = [
-        node("Gather", "table rows", "a", axis=0),
-        node("GatherElements", "table columns", "b", axis=1),
+        node("Gather", "table rows", "gathered", axis=0),
+        node("GatherElements", "table columns", "elements", axis=1),
+        node("GatherND", "table places", "points"),
+        node("ScatterElements", "table columns two", "marked", axis=1),
+        node("ScatterND", "table places four", "dotted"),
     ]
     return model(
         nodes,
-        {"rows": [3], "columns": [300, 2]},
-        {"a": [3, 16], "b": [300, 2]},
-        {"table": _random(300, 16)},
-        types={"rows": TensorProto.INT64, "columns": TensorProto.INT64},
+        {"rows": [3], "columns": [300, 2], "places": [4, 2]},
+        {
+            "gathered": [3, 16],
+            "elements": [300, 2],
+            "points": [4],
+            "marked": [300, 16],
+            "dotted": [300, 16],
+        },
+        {
+            "table": _random(300, 16),
+            "two": np.tile(np.array([7, 8], np.float32), (300, 1)),
+            "four": np.array([1, 2, 3, 4], np.float32),
+        },
+        types=dict.fromkeys(("rows", "columns", "places"), TensorProto.INT64),
     )
 
 

@@ -37,6 +37,9 @@ _DTYPES = {
     "float64": "EP_FLOAT64",
 }
 
+_ALLOCATOR = b"__TVMBackendAllocWorkspace"
+"""What an object names if a kernel asks for memory that workspace.py did not move to the arena."""
+
 SYMBOL_PREFIX = "__tvm_ffi_"
 """TVM's prefix for functions with the packed calling convention."""
 
@@ -59,12 +62,18 @@ def emit_kernels(module: IRModule, target: Target) -> bytes:
         with tempfile.TemporaryDirectory(prefix="edgepack-") as directory:
             path = Path(directory) / "kernels.o"
             built.write_to_file(str(path))
-            return path.read_bytes()
+            kernels = path.read_bytes()
     except Exception as error:  # TVM and LLVM raise anything, from ValueError to InternalError
         raise CompileError(
             f"code generation for {target.name} failed: {reason(error)}",
             f"check cpu and features with `edgepack targets {target.name}`",
         ) from error
+    if _ALLOCATOR in kernels:
+        raise CompileError(
+            f"a kernel for {target.name} would allocate memory while it runs",
+            "the plan has no place for it; report the model's operators (edgepack inspect MODEL)",
+        )
+    return kernels
 
 
 def emit_plan(plan: Plan, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> str:

@@ -159,6 +159,19 @@ const char *ep_strerror(int status) {
     }
 }
 
+/* Kernels with a parallel loop start it through this pointer, which their object declares weak and
+ * leaves empty (tvm, c_backend_api.h). One thread runs the one task that there is. */
+struct group { void *sync_handle; int32_t num_task; };
+typedef int parallel_task(int task_id, struct group *group, void *closure);
+
+static int run_alone(parallel_task *task, void *closure, int wanted) {
+    struct group group = {NULL, 1};
+    (void)wanted;
+    return task(0, &group, closure);
+}
+
+int (*__TVMBackendParallelLaunch)(parallel_task *, void *, int) = run_alone;
+
 #ifdef __ARM_EABI__
 /* What LLVM's 32-bit ARM code names and the EABI's runtime library calls otherwise (Run-time ABI for
  * the Arm Architecture, section 5.1): conversions between 64-bit integers and floating point, with

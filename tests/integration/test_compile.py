@@ -219,18 +219,47 @@ def test_more_outputs_than_a_package_holds_are_refused_before_compiling(
     assert not list(tmp_path.glob("*.epk"))
 
 
-def test_an_index_out_of_range_stays_inside_the_table_and_a_negative_one_counts_from_its_end(
-    edgepack: Edgepack, tmp_path: Path
+def test_an_index_in_range_reads_and_writes_where_onnx_runtime_does(
+    edgepack: Edgepack, lookups: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    network = networks.lookups()
-    model = networks.save(network, tmp_path / "lookups.onnx")
-    package = tmp_path / "lookups.epk"
+    model, package = lookups
+    columns = np.tile(np.array([3, -16]), (300, 1))
+    places = np.array([[0, 0], [299, 15], [-300, -1], [17, -3]])
+    inputs = {"rows": np.array([5, -1, -300]), "columns": columns, "places": places}
+    answer = run(edgepack, package, "host", inputs, tmp_path)
+    for name, wanted in reference(model, inputs).items():
+        np.testing.assert_array_equal(answer[name], wanted, err_msg=name)
+
+
+def test_an_index_out_of_range_stays_inside_the_tensor(
+    edgepack: Edgepack, lookups: tuple[Path, Path], tmp_path: Path
+) -> None:
+    model, package = lookups
+    (table,) = (
+        onnx.numpy_helper.to_array(weight)
+        for weight in onnx.load(model).graph.initializer
+        if weight.name == "table"
+    )
+    far = 2**40
+    columns = np.tile(np.array([far, -far]), (300, 1))
+    places = np.array([[far, far], [far, 0], [0, -far], [-far, far]])
+    inputs = {"rows": np.array([far, 300, -far]), "columns": columns, "places": places}
+    answer = run(edgepack, package, "host", inputs, tmp_path)
+    np.testing.assert_array_equal(answer["gathered"], table[[-1, -1, 0]])
+    np.testing.assert_array_equal(answer["elements"], table[:, [-1, 0]])
+    np.testing.assert_array_equal(answer["points"], table[[-1, -1, 0, 0], [-1, 0, 0, -1]])
+    marked, dotted = table.copy(), table.copy()
+    marked[:, -1], marked[:, 0] = 7, 8
+    dotted[[-1, -1, 0, 0], [-1, 0, 0, -1]] = [1, 2, 3, 4]
+    np.testing.assert_array_equal(answer["marked"], marked)
+    np.testing.assert_array_equal(answer["dotted"], dotted)
+
+
+@pytest.fixture(scope="module")
+def lookups(edgepack: Edgepack, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The network of lookups and its package for this machine."""
+    place = tmp_path_factory.mktemp("lookups")
+    model, package = networks.save(networks.lookups(), place / "m.onnx"), place / "m.epk"
     done = edgepack("compile", model, "-t", "host", "-o", package)
     assert done.returncode == 0, done.stderr
-    (table,) = (onnx.numpy_helper.to_array(weight) for weight in network.graph.initializer)
-    far = 2**40
-    columns = np.tile(np.array([far, -1]), (300, 1))
-    inputs = {"rows": np.array([far, -1, -far]), "columns": columns}
-    answer = run(edgepack, package, "host", inputs, tmp_path)
-    np.testing.assert_array_equal(answer["a"], table[[-1, -1, 0]])
-    np.testing.assert_array_equal(answer["b"], table[:, [-1, -1]])
+    return model, package
