@@ -187,9 +187,28 @@ def lookups() -> onnx.ModelProto:
     )
 
 
+def reductions() -> onnx.ModelProto:
+    """Sums along memory whose lengths divide well, badly, and not at all; a softmax of many."""
+    lengths = {"even": 512, "twice_prime": 214, "four_times_prime": 508, "prime": 251, "odd": 6625}
+    nodes: list[onnx.NodeProto] = []
+    outputs: dict[str, Sequence[int | str]] = {}
+    for name, length in lengths.items():
+        nodes += [
+            node("Slice", f"x zero {name}_end one", f"{name}_x"),
+            node("ReduceMean", f"{name}_x", f"{name}_mean", axes=[1], keepdims=0),
+            node("ReduceMax", f"{name}_x", f"{name}_max", axes=[1], keepdims=0),
+            node("Softmax", f"{name}_x", f"{name}_softmax", axis=1),
+        ]
+        outputs |= {f"{name}_mean": [3], f"{name}_max": [3], f"{name}_softmax": [3, length]}
+    ends = {f"{name}_end": np.array([length], np.int64) for name, length in lengths.items()}
+    axes = {"zero": np.array([0], np.int64), "one": np.array([1], np.int64)}
+    return model(nodes, {"x": [3, 6625]}, outputs, ends | axes)
+
+
 NETWORKS: dict[str, Network] = {
     "convolutional": convolutional,
     "transposed_convolution": transposed_convolution,
+    "reductions": reductions,
     "two_in_three_out": two_in_three_out,
     "integer_codes": integer_codes,
 }

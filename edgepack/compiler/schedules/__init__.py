@@ -6,7 +6,7 @@ the target profile: the same input gives the same loops, with no device and no t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edgepack.compiler.schedules import generic
 from edgepack.compiler.workspace import hoist_workspaces
@@ -29,12 +29,28 @@ RULES: tuple[Rule, ...] = (generic.schedule,)
 
 
 def apply(module: IRModule, target: Target) -> IRModule:
-    """Schedule every PrimFunc by the first rule that takes it, then move workspaces out."""
+    """Schedule every PrimFunc by the first rule that takes it, then move workspaces out.
+
+    Buffers that one loop nest uses alone move into it first, where they are small: they go onto the
+    stack. What is left at the root is handed from one nest to the next.
+    """
+    import tvm
+    from tvm import s_tir
+
+    for variable, function in _kernels(module):
+        chosen = (rule(function, target) for rule in RULES)
+        module[variable] = next((done for done in chosen if done is not None), function)
+    settle = [
+        s_tir.transform.LowerInitBlock(),
+        s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
+    ]
+    kernels = tvm.IRModule(dict(_kernels(module)))
+    for variable, function in _kernels(tvm.transform.Sequential(settle)(kernels)):
+        module[variable] = hoist_workspaces(function)
+    return module
+
+
+def _kernels(module: IRModule) -> list[tuple[Any, PrimFunc]]:
     from tvm import tirx
 
-    for variable, function in list(module.functions.items()):
-        if isinstance(function, tirx.PrimFunc):
-            chosen = (rule(function, target) for rule in RULES)
-            scheduled = next((done for done in chosen if done is not None), function)
-            module[variable] = hoist_workspaces(scheduled)
-    return module
+    return [(v, f) for v, f in module.functions.items() if isinstance(f, tirx.PrimFunc)]
