@@ -17,6 +17,7 @@ from edgepack import golden as golden_vectors
 from edgepack import importers, package, toolchain
 from edgepack.artefacts import (
     CheckResult,
+    CompiledModel,
     GoldenVectors,
     ImportedModel,
     NativeModel,
@@ -145,12 +146,27 @@ def _profile(target: PackagedTarget) -> Target:
 def _worker_of(opened: Package, target: PackagedTarget) -> Iterator[Worker]:
     """The target's worker, running on blobs taken out of the package."""
     emulator = emulator_for(_profile(target))
-    with tempfile.TemporaryDirectory(prefix="edgepack-") as directory:
-        executable, weights = Path(directory) / "worker", Path(directory) / "weights.bin"
+
+    def fill(executable: Path, weights: Path) -> None:
         package.extract_blob(opened, target.worker, executable)
         package.extract_blob(opened, target.weights, weights)
+
+    with _running(target, emulator, fill) as worker:
+        yield worker
+
+
+@contextmanager
+def _running(
+    model: PackagedTarget | CompiledModel,
+    emulator: list[str],
+    fill: Callable[[Path, Path], None],
+) -> Iterator[Worker]:
+    """A worker on the executable and the weights that ``fill`` writes to the two paths it gets."""
+    with tempfile.TemporaryDirectory(prefix="edgepack-") as directory:
+        executable, weights = Path(directory) / "worker", Path(directory) / "weights.bin"
+        fill(executable, weights)
         executable.chmod(0o700)
-        with Worker(executable, weights, target.inputs, target.outputs, emulator) as worker:
+        with Worker(executable, weights, model.inputs, model.outputs, emulator) as worker:
             yield worker
 
 
@@ -182,17 +198,16 @@ def _check(native: NativeModel, golden: GoldenVectors, warn: Say) -> CheckResult
     except ToolchainError as error:
         warn(f"{target.name} not checked here: {error.message} ({error.hint})")
         return CheckResult(max_relative_error=0.0, vectors=0, skipped=error.message)
-    with tempfile.TemporaryDirectory(prefix="edgepack-") as directory:
-        executable, weights = Path(directory) / "worker", Path(directory) / "weights.bin"
+
+    def fill(executable: Path, weights: Path) -> None:
         executable.write_bytes(native.worker)
-        executable.chmod(0o700)
         weights.write_bytes(native.compiled.weights)
-        compiled = native.compiled
-        try:
-            with Worker(executable, weights, compiled.inputs, compiled.outputs, emulator) as worker:
-                worst = golden_vectors.compare(golden, worker.infer, target.name)
-        except DeviceError as error:
-            raise CompileError(f"{target.name}: {error.message}", error.hint) from error
+
+    try:
+        with _running(native.compiled, emulator, fill) as worker:
+            worst = golden_vectors.compare(golden, worker.infer, target.name)
+    except DeviceError as error:
+        raise CompileError(f"{target.name}: {error.message}", error.hint) from error
     emulated = Path(emulator[0]).name if emulator else ""
     return CheckResult(max_relative_error=worst, vectors=len(golden.inputs), emulator=emulated)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import socket
 import subprocess
 import tarfile
@@ -21,6 +20,7 @@ import pytest
 from edgepack.artefacts import Package
 from edgepack.package import read_package
 from edgepack.trust import new_key, verify
+from tests.conftest import unavailable
 from tests.package_samples import pack, signed, unpack, write
 
 KEY = new_key()
@@ -65,10 +65,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def oras() -> Any:
     """The ``oras`` Python package."""
     if find_spec("oras") is None:
-        reason = "the oras package is not installed (make test installs what tests need)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason, pytrace=False)
-        pytest.skip(reason)
+        unavailable("the oras package is not installed (make test installs what tests need)")
     import_module("oras.layout")
     import_module("oras.provider")
     return import_module("oras")

@@ -13,6 +13,7 @@ from edgepack.artefacts import GoldenVectors
 from edgepack.package import attach_envelope, read_package
 from edgepack.trust import PrivateKey, new_key
 from tests import package_samples as samples
+from tests.conftest import unavailable
 from tests.native.device_store import Device, write
 
 
@@ -244,7 +245,7 @@ def test_a_full_disk(tmp_path: Path, agent: Path, worker: bytes, key: PrivateKey
     root.mkdir()
     mounted = ["mount", "-t", "tmpfs", "-o", "size=3m", "edgepack", str(root)]
     if subprocess.run(mounted, capture_output=True, check=False).returncode != 0:
-        pytest.skip("only root may mount a small file system")
+        unavailable("only root may mount a small file system")
     try:
         device = Device(root=root, agent=agent)
         device.set_up(key)
