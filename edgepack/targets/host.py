@@ -60,6 +60,10 @@ _KERNEL_NAMES = {
 }
 
 
+_IN_ORDER = ("cortex-a35", "cortex-a53", "cortex-a55", "cortex-a7", "generic", "generic-rv64")
+"""Cores that issue in order, and names that may mean one."""
+
+
 def detect_host() -> Target:
     """This machine as the target ``host``; its code runs on every machine of the same level."""
     arch = _arch()
@@ -91,6 +95,7 @@ def detect_host() -> Target:
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
         vector_bits=bits,
         vector_registers=registers,
+        issue="in-order" if cpu in _IN_ORDER else "out-of-order",
         l1_bytes=_cache_bytes(1, 32 << 10),
         l2_bytes=_cache_bytes(2, 256 << 10),
         memory_bytes=_memory_limit(),

@@ -11,6 +11,7 @@ from edgepack.errors import ConfigError
 from edgepack.naming import NAME_RULE, is_name
 from edgepack.targets.choices import did_you_mean
 
+ISSUES = ("in-order", "out-of-order")
 ARCHES = ("x86_64", "aarch64", "arm", "riscv64")
 LIBCS = ("glibc", "musl")
 
@@ -69,6 +70,8 @@ class Target:
     vector_bits: int
     """Width of a vector register; 32, one float32, where there are no vectors."""
     vector_registers: int
+    issue: str
+    """One of ISSUES: whether a core may run an instruction before an earlier one that waits."""
     l1_bytes: int
     l2_bytes: int
     memory_bytes: int
@@ -183,7 +186,7 @@ def _check_features(value: object) -> None:
 
 
 def _check_text(key: str, value: str) -> None:
-    choices = {"arch": ARCHES, "libc": LIBCS}.get(key)
+    choices = {"arch": ARCHES, "libc": LIBCS, "issue": ISSUES}.get(key)
     if choices and value not in choices:
         raise _wrong(key, value, f"one of {', '.join(choices)}", did_you_mean(value, choices))
     if key in _PATTERNS and not re.fullmatch(_PATTERNS[key][0], value):

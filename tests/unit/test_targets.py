@@ -146,6 +146,7 @@ WRONG = [
     ("cpu", "-x", "an LLVM CPU name"),
     ("zig_cpu", "cortex-a72 -O3", "a zig CPU"),
     ("features", ["neon"], "LLVM features"),
+    ("issue", "sometimes", "one of in-order, out-of-order"),
     ("libc", "bionic", "one of glibc, musl"),
     ("libc", "musl", "'' for musl"),
     ("libc_version", "", "a glibc version"),
