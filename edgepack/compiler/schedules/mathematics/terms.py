@@ -1,0 +1,101 @@
+"""Terms of a formula in TIR: constants, bindings and bits, of the same lanes as their operand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+# LLVM's generator in TVM simplifies each binding with all others put in, in time that goes with the
+# size of that. A function of a function of ... beyond this size stays a call: 1 s of compile time.
+_HEAVIEST = 8192
+
+
+def let(value: Any, body: Callable[[Any], Any]) -> Any:
+    """``body`` of a variable bound to ``value``: what stands in it often is computed once."""
+    from tvm import tirx
+
+    variable = tirx.Var("t", dtype(value))
+    return tirx.Let(variable, value, body(variable))
+
+
+def is_positive(x: Any) -> bool:
+    """Whether the form of ``x`` alone says that it is above 0, whatever is rounded."""
+    from tvm import tirx
+
+    if isinstance(x, tirx.Max):
+        return is_positive(x.a) or is_positive(x.b)
+    if isinstance(x, tirx.Add):
+        terms = (x.a, x.b)
+        return any(map(is_positive, terms)) and all(
+            is_positive(term) or _is_square(term) for term in terms
+        )
+    return (fixed_value(x) or 0.0) > 0
+
+
+def _is_square(x: Any) -> bool:
+    import tvm_ffi
+    from tvm import tirx
+
+    return isinstance(x, tirx.Mul) and bool(tvm_ffi.structural_equal(x.a, x.b))
+
+
+def fixed_value(x: Any) -> float | None:
+    """The constant that ``x`` is, in all lanes."""
+    from tvm import tirx
+
+    inner = x.value if isinstance(x, tirx.Broadcast) else x
+    return float(inner.value) if isinstance(inner, tirx.FloatImm) else None
+
+
+def dtype(x: Any) -> Any:
+    """The element type with the lanes."""
+    return x.ty.dtype
+
+
+def is_taken(x: Any) -> bool:
+    """Whether ``x`` is float32 and small enough to stand in a formula many times."""
+    return str(dtype(x)).split("x", 1)[0] == "float32" and _weight(x, {}) <= _HEAVIEST
+
+
+def _weight(x: Any, bound: dict[Any, int]) -> int:
+    """Nodes of ``x`` once every variable is replaced by what it is bound to."""
+    from tvm import ir, tirx
+
+    if isinstance(x, tirx.Let):
+        return _weight(x.body, bound | {x.var: _weight(x.value, bound)})
+    if isinstance(x, tirx.Var):
+        return bound.get(x, 1)
+    if isinstance(x, ir.Call):
+        parts = list(x.args)
+    else:
+        names = ("a", "b", "value", "condition", "true_value", "false_value")
+        parts = [part for name in names if isinstance(part := getattr(x, name, None), ir.Expr)]
+    return 1 + sum(_weight(part, bound) for part in parts)
+
+
+def constant(value: float, like: Any) -> Any:
+    """``value`` in every lane of what ``like`` has."""
+    from tvm import tirx
+
+    return tirx.const(value, dtype(like))
+
+
+def integer(value: int, like: Any) -> Any:
+    """``value`` as int32 in every lane of what ``like`` has."""
+    from tvm import tirx
+
+    return tirx.const(value, str(dtype(like)).replace("float", "int"))
+
+
+def bits_of(x: Any) -> Any:
+    """float32 lanes as int32 lanes."""
+    from tvm import tirx
+
+    return tirx.reinterpret(str(dtype(x)).replace("float", "int"), x)
+
+
+def float_of(x: Any) -> Any:
+    """int32 lanes as float32 lanes."""
+    from tvm import tirx
+
+    return tirx.reinterpret(str(dtype(x)).replace("int", "float"), x)
