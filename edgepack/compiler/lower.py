@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from edgepack.compiler import bounds, schedules
+from edgepack.compiler import bounds, constants, layout, operators, patterns, schedules
 from edgepack.compiler.foreign import reason
 from edgepack.errors import CompileError
 
@@ -17,12 +17,6 @@ if TYPE_CHECKING:
     from tvm.ir import IRModule
 
     from edgepack.targets import Target
-
-NHWC = {
-    "relax.nn.conv2d": ["NHWC", "HWIO"],
-    # TVM has a lowering of the transposed convolution for this layout alone.
-    "relax.nn.conv2d_transpose": ["NCHW", "IOHW"],
-}
 
 
 def llvm_target(target: Target) -> Any:
@@ -49,24 +43,24 @@ def lower(module: IRModule, target: Target, *, warn: Callable[[str], None]) -> I
 
     transform = relax.transform
     try:
-        module = transform.FoldConstant()(module)
-        module = _to_nhwc(module, warn)
+        module = transform.FoldConstant()(constants.fold(module))
+        module = layout.to_channels_last(patterns.recognise(module))
+        module = transform.FoldConstant()(constants.fold(module))
         with llvm_target(target):
             module = tvm.transform.Sequential(
                 [
-                    transform.FoldConstant(),
-                    transform.LegalizeOps(bounds.legalizations()),
+                    transform.LegalizeOps(bounds.legalizations() | operators.legalizations()),
                     transform.AnnotateTIROpPattern(),
                     transform.FoldConstant(),
                     transform.FuseOps(),
                     transform.FuseTIR(),
+                    transform.RewriteDataflowReshape(),
                     transform.DeadCodeElimination(),
                 ]
             )(module)
             module = schedules.apply(module, target)
             return tvm.transform.Sequential(
                 [
-                    transform.RewriteDataflowReshape(),
                     transform.ToNonDataflow(),
                     transform.RemovePurityChecking(),
                     transform.CallTIRRewrite(),
@@ -78,30 +72,3 @@ def lower(module: IRModule, target: Target, *, warn: Callable[[str], None]) -> I
             f"the model could not be lowered for {target.name}: {reason(error)}",
             "see which operators it has with `edgepack inspect MODEL`; a simpler export may help",
         ) from error
-
-
-def _to_nhwc(module: IRModule, warn: Callable[[str], None]) -> IRModule:
-    """NHWC end to end where TVM's pass manages it; it fails on some rank-3 graphs without one."""
-    from tvm import relax
-
-    operators = {name.removeprefix("relax.") for name in _called_operators(module)}
-    if not any(name.startswith("nn.conv2d") for name in operators):
-        return module
-    try:
-        return relax.transform.ConvertLayout(NHWC)(module)
-    except Exception as error:  # as above
-        warn(f"kept in NCHW, which is slower: the layout pass failed ({reason(error)})")
-        return module
-
-
-def _called_operators(module: IRModule) -> set[str]:
-    from tvm import ir, relax
-
-    names: set[str] = set()
-
-    def visit(node: Any) -> None:
-        if isinstance(node, ir.Call) and isinstance(node.op, ir.Op):
-            names.add(node.op.name)
-
-    relax.analysis.post_order_visit(module["main"], visit)
-    return names

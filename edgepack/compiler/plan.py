@@ -15,6 +15,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from edgepack.artefacts import TensorSpec
+from edgepack.compiler.packing import pack, packings_of
 from edgepack.compiler.tensors import tensor_spec
 from edgepack.compiler.workspace import workspaces_of
 from edgepack.errors import CompileError
@@ -94,9 +95,11 @@ class _Builder:
         self.roots.append(_Root(spec=spec, place=place, offset=offset))
         return len(self.roots) - 1
 
-    def constant(self, data: Any) -> tuple[int, TensorSpec]:
-        """Put a constant into the weights blob once, however often it is used."""
+    def constant(self, data: Any, layout: str = "") -> tuple[int, TensorSpec]:
+        """Put a constant into the weights blob once in each layout, however often it is used."""
         array = data.numpy()
+        if layout:
+            array = pack(array, layout)
         spec = TensorSpec(name="", dtype=str(array.dtype), shape=tuple(array.shape))
         content = array.tobytes()
         key = hashlib.sha256(f"{spec.dtype}{spec.shape}".encode() + content).digest()
@@ -107,12 +110,12 @@ class _Builder:
             self.known_constants[key] = root
         return self.known_constants[key], spec
 
-    def operand(self, expr: Any) -> tuple[int, TensorSpec]:
-        """The root and the view that a call's argument means."""
+    def operand(self, expr: Any, layout: str = "") -> tuple[int, TensorSpec]:
+        """The root and the view that a call's argument means; ``layout`` is that of a constant."""
         from tvm import ir
 
         if isinstance(expr, ir.GenericConst):
-            return self.constant(expr.value)
+            return self.constant(expr.value, layout)
         if isinstance(expr, ir.Var) and expr in self.values:
             return self.values[expr]
         raise CompileError(f"the plan cannot pass {type(expr).__name__} {expr} to a kernel")
@@ -151,7 +154,11 @@ class _Builder:
     def kernel_call(self, call: Any) -> None:
         """A PrimFunc call; its workspaces become tensors that live for this call alone."""
         function = self.module[call.op]
-        operands = [self.operand(argument) for argument in call.args]
+        packings = packings_of(function)
+        operands = [
+            self.operand(argument, packings.get(position, ""))
+            for position, argument in enumerate(call.args)
+        ]
         for spec in workspaces_of(function):
             operands.append((self.add_root(spec, Place.ARENA), spec))
         self.calls.append((str(function.attrs["global_symbol"]), tuple(operands)))

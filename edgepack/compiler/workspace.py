@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 STACK_BYTES = 512
 """Buffers up to this size stay local: TVM puts them on the stack (its own limit is 1024 bytes)."""
 
-_COUNT = "edgepack.workspaces"
+WORKSPACES = "edgepack.workspaces"
 
 
 def hoist_workspaces(function: PrimFunc) -> PrimFunc:
@@ -50,10 +50,10 @@ def hoist_workspaces(function: PrimFunc) -> PrimFunc:
     body = s_tir.SBlockRealize(realize.iter_values, realize.predicate, block)
     parameters = [*function.params, *hoisted]
     moved = tirx.PrimFunc(parameters, body, function.ret_type, function.attrs)
-    return moved.with_attr(_COUNT, len(hoisted))
+    return moved.with_attr(WORKSPACES, len(hoisted))
 
 
 def workspaces_of(function: PrimFunc) -> list[TensorSpec]:
     """The parameters that hoist_workspaces appended, in order."""
-    count = int(function.attrs[_COUNT]) if _COUNT in function.attrs else 0
+    count = int(function.attrs[WORKSPACES]) if WORKSPACES in function.attrs else 0
     return [tensor_spec("", buffer) for buffer in function.params[len(function.params) - count :]]

@@ -153,8 +153,8 @@ def test_a_profile_for_a_cpu_that_lacks_the_instructions_is_refused_before_a_pac
         Path(networks.__file__).parents[1] / "edgepack/targets/raspberrypi4.toml"
     ).read_text()
     newer = tmp_path / "newer.toml"
-    newer.write_text(re.sub(r"features = \[.*?\]", 'features = ["+sve"]', profile))
-    assert "+sve" in newer.read_text()
+    newer.write_text(re.sub(r"features = \[.*?\]", 'features = ["+cssc"]', profile))
+    assert "+cssc" in newer.read_text()
     model = networks.save(networks.convolutional(), tmp_path / "model.onnx")
     package = tmp_path / "model.epk"
     done = edgepack("compile", model, "--target", newer, "-o", package, "--json")

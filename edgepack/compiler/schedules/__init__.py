@@ -1,15 +1,32 @@
-"""Schedule rules: each recognises a kernel and orders its loops for the target, or declines.
+"""Schedule rules: each recognises a group of stages and writes its loops for the target.
 
-``RULES`` is the list, and its order is the priority. A rule is a pure function of a PrimFunc and
-the target profile: the same input gives the same loops, with no device and no tuning.
+``RULES`` is the list, and its order is the priority. A rule is a pure function of a group and the
+target profile: the same input gives the same loops, with no device and no tuning. A function that
+is no list of stages (stages.py) keeps its own loops, ordered by generic.py.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from edgepack.compiler.schedules import generic
-from edgepack.compiler.workspace import hoist_workspaces
+from edgepack.compiler import packing
+from edgepack.compiler.schedules import (
+    convolution,
+    depthwise,
+    elementwise,
+    emit,
+    generic,
+    matmul,
+    reduction,
+    transposed,
+    winograd,
+)
+from edgepack.compiler.schedules.groups import Group, make_groups, shared_axes
+from edgepack.compiler.schedules.nest import Nest, Request, Rule
+from edgepack.compiler.schedules.stages import Kernel, read_stages
+from edgepack.compiler.schedules.values import Memory
+from edgepack.compiler.schedules.work import operations
+from edgepack.compiler.workspace import WORKSPACES, hoist_workspaces
 
 if TYPE_CHECKING:
     from tvm.ir import IRModule
@@ -17,37 +34,147 @@ if TYPE_CHECKING:
 
     from edgepack.targets import Target
 
+RULES: tuple[Rule, ...] = (
+    depthwise.schedule,
+    winograd.schedule,
+    convolution.schedule,
+    transposed.schedule,
+    matmul.schedule,
+    reduction.schedule,
+    elementwise.schedule,
+)
 
-class Rule(Protocol):
-    """One way to order the loops of one kind of kernel."""
-
-    def __call__(self, function: PrimFunc, target: Target) -> PrimFunc | None:
-        """The scheduled function, or None where the rule does not fit."""
-
-
-RULES: tuple[Rule, ...] = (generic.schedule,)
+_SHARED_OPERATIONS = 100_000
+"""Kernels with fewer are not worth waking other threads for: about 10 us of one core."""
 
 
 def apply(module: IRModule, target: Target) -> IRModule:
-    """Schedule every PrimFunc by the first rule that takes it, then move workspaces out.
-
-    Buffers that one loop nest uses alone move into it first, where they are small: they go onto the
-    stack. What is left at the root is handed from one nest to the next.
-    """
+    """Schedule every PrimFunc; each gets the attributes edgepack.rule and edgepack.flops."""
     import tvm
     from tvm import s_tir
 
+    plain: dict[Any, PrimFunc] = {}
+    constants = _constant_parameters(module)
     for variable, function in _kernels(module):
-        chosen = (rule(function, target) for rule in RULES)
-        module[variable] = next((done for done in chosen if done is not None), function)
+        function = function.with_attr("edgepack.constants", sorted(constants[variable]))
+        done = schedule(function, target)
+        if done is None:
+            plain[variable] = generic.schedule(function, target) or function
+        else:
+            module[variable] = done
     settle = [
         s_tir.transform.LowerInitBlock(),
         s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
     ]
-    kernels = tvm.IRModule(dict(_kernels(module)))
-    for variable, function in _kernels(tvm.transform.Sequential(settle)(kernels)):
-        module[variable] = hoist_workspaces(function)
+    settled = tvm.transform.Sequential(settle)(tvm.IRModule(plain)) if plain else {}
+    for variable, function in _kernels(settled) if plain else []:
+        module[variable] = hoist_workspaces(function).with_attr("edgepack.rule", "generic")
     return module
+
+
+def schedule(function: PrimFunc, target: Target) -> PrimFunc | None:
+    """The function with loops written by RULES; None if it is no list of stages."""
+    kernel = read_stages(function)
+    if kernel is None:
+        return None
+    groups = make_groups(kernel)
+    memory = Memory(kernel=kernel)
+    flops = sum(operations(stage) for stage in kernel.stages)
+    tasks = target.cores if flops >= _SHARED_OPERATIONS else 1
+    nests = _nests(kernel, groups, memory, target, tasks)
+    if nests is None:
+        return None
+    results = [group.result.buffer for group in groups]
+    stored = [memory.of(buffer) for buffer in results if not kernel.is_parameter(buffer)]
+    statements, written = nests
+    return _assemble(kernel, memory, statements, written, stored, flops)
+
+
+def _nests(
+    kernel: Kernel, groups: list[Group], memory: Memory, target: Target, tasks: int
+) -> tuple[list[Any], list[Nest]] | None:
+    """Statements, and the nests in them; groups that share leading axes share their loops."""
+    shared = shared_axes(kernel, groups)
+    written: list[Nest] = []
+    refused = False
+
+    def write(prefix: list[Any], threads: int) -> list[Any]:
+        nonlocal refused
+        statements = []
+        for group in groups:
+            request = Request(
+                group=group, memory=memory, target=target, prefix=tuple(prefix), tasks=threads
+            )
+            nest = _first(request)
+            if nest is None:
+                refused = True
+                continue
+            written.append(nest)
+            statements.append(nest.statements)
+        return statements
+
+    if shared:
+        extents = list(groups[0].result.shape[:shared])
+        statements = [emit.grid(extents, lambda at: write(at, 1), tasks)]
+    else:
+        statements = write([], tasks)
+    return None if refused else (statements, written)
+
+
+def _first(request: Request) -> Nest | None:
+    for rule in RULES:
+        nest = rule(request)
+        if nest is not None:
+            return nest
+    return None
+
+
+def _assemble(
+    kernel: Kernel,
+    memory: Memory,
+    statements: list[Any],
+    nests: list[Nest],
+    stored: list[Any],
+    flops: int,
+) -> PrimFunc:
+    """The PrimFunc on dense vectors; buffers that live inside it become parameters at its end."""
+    from tvm import tirx
+
+    parameters = [memory.of(parameter) for parameter in kernel.parameters]
+    workspaces = [*stored, *(buffer for nest in nests for buffer in nest.workspaces)]
+    function = tirx.PrimFunc([*parameters, *workspaces], emit.sequence(statements))
+    packings = []
+    for item in [item for nest in nests for item in nest.packings]:
+        position = kernel.position(item.parameter)
+        assert position is not None
+        packings.append(item.to_json(position))
+    attributes: dict[str, Any] = {
+        "tirx.noalias": True,
+        "edgepack.rule": "+".join(dict.fromkeys(nest.rule for nest in nests)),
+        "edgepack.flops": flops,
+        WORKSPACES: len(workspaces),
+        packing.ATTRIBUTE: packings,
+    }
+    return function.with_attrs(attributes)
+
+
+def _constant_parameters(module: IRModule) -> dict[Any, set[int]]:
+    """For every kernel the parameters that are constants wherever it is called."""
+    from tvm import ir
+
+    found: dict[Any, set[int]] = {}
+    for block in module["main"].body.blocks:
+        for binding in block.bindings:
+            call = binding.value
+            if not isinstance(call, ir.Call) or not call.args:
+                continue
+            if not isinstance(call.args[0], ir.GlobalVar) or len(call.args) < 2:
+                continue
+            fields = getattr(call.args[1], "fields", ())
+            constant = {i for i, a in enumerate(fields) if isinstance(a, ir.GenericConst)}
+            kernel = call.args[0]
+            found[kernel] = found[kernel] & constant if kernel in found else constant
+    return found
 
 
 def _kernels(module: IRModule) -> list[tuple[Any, PrimFunc]]:

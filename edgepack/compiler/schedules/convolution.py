@@ -1,0 +1,308 @@
+"""Convolutions with a window: any kernel, stride, dilation, padding and number of groups.
+
+    for panels of output channels:  for rows:       (or the other way round; shared by threads)
+        for tiles of columns:  registers[column][vector]
+            for kh within the image:  for kw:  for channels:
+                registers += input[row + kh, column + kw, channel] * weights[kh, kw, channel, vector]
+            epilogue, store
+
+Padding costs nothing: the rows of the window that lie outside are left out by the bounds of the kh
+loop, and tiles that touch the left or right edge, whose place is known, are written out with only
+the products that lie inside. In all other tiles (kw, channel) is one loop, for without dilation it
+walks memory in order. Weights are packed at compile time as [panel][kh][kw][channel][lane].
+1x1 convolutions are matrix products (matmul.py), depthwise ones have their own tile (depthwise.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgepack.compiler.operators import CONVOLUTION
+from edgepack.compiler.schedules import emit
+from edgepack.compiler.schedules.columns import column_tiles
+from edgepack.compiler.schedules.expressions import flat_index, index, loads
+from edgepack.compiler.schedules.nest import Nest, Request
+from edgepack.compiler.schedules.panels import PackedPanels
+from edgepack.compiler.schedules.register_tile import (
+    Panel,
+    best_vectors,
+    make_panels,
+)
+from edgepack.compiler.schedules.stages import Stage, shape_of
+from edgepack.compiler.schedules.tile_body import Tile
+from edgepack.compiler.schedules.values import Values
+
+_UNROLLED_CHANNELS = 4
+"""Up to this many input channels are written out: a loop over them would be mostly loop."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Geometry:
+    """A convolution's sizes, in elements; vertical before horizontal."""
+
+    data: Any
+    weights: Any
+    channels_last: bool
+    upright: bool
+    """Whether rows and columns have changed places: a signal that came as an image of width 1."""
+    batch: int
+    height: int
+    width: int
+    channels: int
+    """Input channels of one group."""
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    dilation: tuple[int, int]
+    top: int
+    left: int
+    groups: int
+    out_height: int
+    out_width: int
+    out_channels: int
+
+    def position(self, n: Any, row: Any, column: Any, channel: Any) -> list[Any]:
+        """The index of a result, or of an input that is channels-last."""
+        return [n, column, row, channel] if self.upright else [n, row, column, channel]
+
+    def input_position(self, n: Any, row: Any, column: Any, channel: Any) -> list[Any]:
+        """The index of an input element."""
+        first, row, column, channel = self.position(n, row, column, channel)
+        return (
+            [first, row, column, channel] if self.channels_last else [first, channel, row, column]
+        )
+
+    @property
+    def depth(self) -> int:
+        """Terms of one result."""
+        return self.kernel[0] * self.kernel[1] * self.channels
+
+    def column(self, out: int, kw: int) -> int:
+        """The input column under window column ``kw`` of output column ``out``."""
+        return out * self.strides[1] + kw * self.dilation[1] - self.left
+
+    def inside(self, out: int, kw: int) -> bool:
+        """Whether that column is in the image."""
+        return 0 <= self.column(out, kw) < self.width
+
+    def is_interior(self, start: int, columns: int) -> bool:
+        """Whether the windows of ``columns`` output columns from ``start`` on lie in the image."""
+        return all(
+            self.inside(out, kw)
+            for out in (start, start + columns - 1)
+            for kw in (0, self.kernel[1] - 1)
+        )
+
+
+def geometry_of(main: Stage) -> Geometry | None:
+    """The geometry that the stage is annotated with."""
+    if CONVOLUTION not in main.annotations:
+        return None
+    described = json.loads(str(main.annotations[CONVOLUTION]))
+    data, weights = [load.source for load in loads(main.value.b)]
+    batch, *rest = shape_of(data)
+    channels_last = described["layout"] == "NHWC"
+    image = tuple(rest[:2] if channels_last else rest[1:])
+    *kernel, channels, out_channels = shape_of(weights)
+    out = main.shape[1:3]
+    turned = slice(None, None, -1) if (image[1], kernel[1], out[1]) == (1, 1, 1) else slice(None)
+    height, width = image[turned]
+    rows, columns = kernel[turned]
+    (down, across), (far_y, far_x) = described["strides"][turned], described["dilation"][turned]
+    top, left = described["padding"][:2][turned]
+    return Geometry(
+        data=data,
+        weights=weights,
+        channels_last=channels_last,
+        upright=turned.step is not None,
+        batch=batch,
+        height=height,
+        width=width,
+        channels=channels,
+        kernel=(rows, columns),
+        strides=(down, across),
+        dilation=(far_y, far_x),
+        top=top,
+        left=left,
+        groups=described["groups"],
+        out_height=out[turned][0],
+        out_width=out[turned][1],
+        out_channels=out_channels,
+    )
+
+
+def schedule(request: Request) -> Nest | None:
+    """Take an annotated float convolution with constant weights."""
+    main = request.group.main
+    if main is None or request.prefix or str(main.buffer.dtype) != "float32":
+        return None
+    geometry = geometry_of(main)
+    if geometry is None or _is_plain_product(geometry):
+        return None
+    position = request.memory.kernel.position(geometry.weights)
+    if position is None or position not in request.memory.kernel.constants:
+        return None
+    writer = _Writer(request, geometry)
+    return Nest(
+        rule="convolution",
+        statements=writer.nest(),
+        packings=(writer.weights.packing,),
+    )
+
+
+def _is_plain_product(geometry: Geometry) -> bool:
+    """Whether matmul.py does better: one tap, and nothing outside the image."""
+    return (
+        geometry.kernel == (1, 1)
+        and geometry.groups == 1
+        and geometry.top == geometry.left == 0
+        and (geometry.out_height - 1) * geometry.strides[0] < geometry.height
+        and (geometry.out_width - 1) * geometry.strides[1] < geometry.width
+    )
+
+
+class _Writer:
+    """Writes the loops of one convolution."""
+
+    def __init__(self, request: Request, geometry: Geometry) -> None:
+        self.request, self.geometry = request, geometry
+        registers = request.registers
+        width = geometry.out_channels // geometry.groups
+        vectors = best_vectors(
+            geometry.out_width,
+            geometry.out_height,
+            width,
+            geometry.depth,
+            request.lanes,
+            registers,
+        )
+        self.panels = make_panels(width, vectors, request.lanes, padded=True)
+        self.columns = registers.columns(max(len(p.vectors) for p in self.panels))
+        self.weights = PackedPanels(
+            request, geometry.weights, (0, 1, 2, 3), self.panels, geometry.depth, geometry.groups
+        )
+
+    def nest(self) -> Any:
+        """All loops, the operand that is read again more often inside."""
+        geometry, tasks = self.geometry, self.request.tasks
+        cache = self.request.target.l2_bytes // 2
+        data = 4 * geometry.height * geometry.width * geometry.channels
+        weights = 4 * geometry.out_channels * geometry.depth // geometry.groups
+        panels = [(panel, panel.count) for panel in self.panels]
+        count = sum(panel.count for panel in self.panels)
+        rows: emit.Segments = [(None, geometry.out_height)]
+        panels_outside = data <= cache or data * count < weights * geometry.out_height
+
+        def outer(at: list[Any]) -> Any:
+            n, group = at
+
+            def tiles(panel: Panel, which: Any, row: Any) -> list[Any]:
+                return self._row(n, group, panel, which, row)
+
+            if panels_outside:
+                return emit.segmented(
+                    panels, rows, lambda panel, which, _, row: tiles(panel, which, row), tasks
+                )
+            return emit.segmented(
+                rows, panels, lambda _, row, panel, which: tiles(panel, which, row), tasks
+            )
+
+        return emit.grid([geometry.batch, geometry.groups], outer, 1)
+
+    def _row(self, n: Any, group: Any, panel: Panel, which: Any, row: Any) -> list[Any]:
+        """A row of results of one panel."""
+        return column_tiles(
+            self.geometry.out_width,
+            self.columns,
+            self.geometry.is_interior,
+            lambda columns, column, edge: self._tile(
+                n, group, panel, which, row, columns, column, edge
+            ),
+        )
+
+    def _tile(
+        self,
+        n: Any,
+        group: Any,
+        panel: Panel,
+        which: Any,
+        row: Any,
+        columns: int,
+        column: Any,
+        edge: int | None,
+    ) -> list[Any]:
+        geometry = self.geometry
+        tile = Tile(self.request, columns, panel)
+        width = geometry.out_channels // geometry.groups
+        first = group * index(width) + index(panel.start) + which * index(panel.width)
+
+        def taps(kh: Any, kw: Any, channel: Any, used: Sequence[int] | None) -> list[Any]:
+            term = flat_index((*geometry.kernel, geometry.channels), [kh, kw, channel])
+            line = row * index(geometry.strides[0]) + kh * index(geometry.dilation[0])
+            line = line - index(geometry.top)
+            return tile.accumulate(
+                lambda c: self._input(n, group, line, column + index(c), kw, channel),
+                lambda offset, lanes: self.weights.at(panel, which, term, offset, lanes, group),
+                used,
+            )
+
+        return [
+            *tile.start(),
+            self._window(row, edge, columns, taps),
+            *tile.finish(
+                lambda c, offset: geometry.position(n, row, column + index(c), first + offset),
+            ),
+        ]
+
+    def _input(self, n: Any, group: Any, line: Any, column: Any, kw: Any, channel: Any) -> Any:
+        geometry = self.geometry
+        across = column * index(geometry.strides[1]) + kw * index(geometry.dilation[1])
+        across = across - index(geometry.left)
+        where = group * index(geometry.channels) + channel
+        values = Values(memory=self.request.memory, inlined=self.request.group.inlined)
+        return values.at(geometry.data, geometry.input_position(n, line, across, where), True)
+
+    def _window(self, row: Any, edge: int | None, columns: int, taps: Any) -> Any:
+        """The loops over the window and the channels."""
+        geometry = self.geometry
+
+        def channels(kh: Any, kw: Any, used: Sequence[int] | None) -> Any:
+            if geometry.channels <= _UNROLLED_CHANNELS:
+                return [taps(kh, kw, index(c), used) for c in range(geometry.channels)]
+            return emit.serial(geometry.channels, lambda c: taps(kh, kw, c, used))
+
+        def line(kh: Any) -> Any:
+            if edge is None:
+                return self._inner_line(kh, taps, channels)
+            return [
+                channels(kh, index(kw), used)
+                for kw in range(geometry.kernel[1])
+                if (used := [c for c in range(columns) if geometry.inside(edge + c, kw)])
+            ]
+
+        return rows_inside(geometry, row, line)
+
+    def _inner_line(self, kh: Any, taps: Any, channels: Any) -> Any:
+        geometry = self.geometry
+        if geometry.channels_last and geometry.dilation[1] == 1 and geometry.groups == 1:
+            return emit.serial(
+                geometry.kernel[1] * geometry.channels, lambda q: taps(kh, index(0), q, None)
+            )
+        return emit.serial(geometry.kernel[1], lambda kw: channels(kh, kw, None))
+
+
+def rows_inside(geometry: Geometry, row: Any, body: emit.Body) -> Any:
+    """A loop over the window's rows that lie in the image, for output row ``row``."""
+    from tvm import tirx
+
+    rows, step, apart = geometry.kernel[0], geometry.strides[0], geometry.dilation[0]
+    last = (geometry.out_height - 1) * step + (rows - 1) * apart - geometry.top
+    if geometry.top == 0 and last < geometry.height:
+        return emit.serial(rows, body)
+    above = index(geometry.top) - row * index(step)
+    first = tirx.max(index(0), tirx.FloorDiv(above + index(apart - 1), index(apart)))
+    below = index(geometry.height + geometry.top) - row * index(step)
+    stop = tirx.min(index(rows), tirx.FloorDiv(below + index(apart - 1), index(apart)))
+    return emit.between(first, tirx.max(first, stop), body)

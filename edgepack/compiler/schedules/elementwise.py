@@ -1,0 +1,203 @@
+"""Elementwise chains, broadcasts and movements: transpose, slice, pad, concat, gather, resize.
+
+    for outer axes (shared by threads):  for vectors of the last axis:  out[vector] = chain(...)
+
+Axes that every access walks in memory order become one, so that a chain over [7, 7, 3] is one run
+of 147 elements. What does not fill a vector at the end is one shorter vector, not a scalar loop.
+Where a condition compares the last axis with constants (concat, pad), its range is cut at them, and
+each part is a loop without the condition. A transposition goes block by block:
+
+    for other axes:  for blocks of the axis that the input has last:  for vectors of the last axis:
+        for the block:  out[vector] = input, one element from each of as many cache lines
+
+so that the lines that one vector is gathered from still are in the cache for the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+from edgepack.compiler.schedules import emit
+from edgepack.compiler.schedules.axes import Walk, merge, place, walk_of
+from edgepack.compiler.schedules.expressions import flat_index, index, visit
+from edgepack.compiler.schedules.nest import Nest, Request
+from edgepack.compiler.schedules.values import Values, store_vector
+
+
+def schedule(request: Request) -> Nest | None:
+    """Take any group without a reduction."""
+    group, stage = request.group, request.group.result
+    if group.main is not None:
+        return None
+    count = len(request.prefix)
+    variables = [variable for variable, _ in stage.axes]
+    everywhere = Values(memory=request.memory, inlined=group.inlined)
+    value = everywhere.of_stage(stage, variables, guarded=True)
+    walk = walk_of(value, flat_index(stage.shape, variables), variables)
+    extents = [1] * count + list(stage.shape[count:])
+    merged = merge(extents, walk)
+    lengths = [_length(axes, extents) for axes in merged] or [1]
+    last = merged[-1][-1] if merged else len(extents) - 1
+    cuts = _cuts(value, variables[last], lengths[-1]) if merged else [0, 1]
+
+    def where(position: list[Any]) -> list[Any]:
+        found = place(merged, len(extents), position) if merged else [index(0)] * len(extents)
+        return [*request.prefix, *found[count:]]
+
+    def row(outer: list[Any]) -> list[Any]:
+        return [
+            _run(request, lambda at: where([*outer, at]), start, stop)
+            for start, stop in pairwise(cuts)
+        ]
+
+    across = _transposed(walk, merged)
+    if across is not None and len(cuts) == 2:
+        return Nest(rule="elementwise", statements=_blocks(request, where, lengths, across))
+    if len(lengths) == 1 and request.tasks > 1:
+        return Nest(rule="elementwise", statements=_shared_run(request, where, cuts))
+    return Nest(rule="elementwise", statements=emit.grid(lengths[:-1], row, request.tasks))
+
+
+def _transposed(walk: Walk, merged: Sequence[Sequence[int]]) -> int | None:
+    """The loop that an input walks element by element although it is not the last; None if none."""
+    for access in walk.steps[1:]:
+        steps = [access[axes[-1]] for axes in merged]
+        if len(steps) > 1 and steps[-1] not in (0, 1) and 1 in steps[:-1]:
+            return steps.index(1)
+    return None
+
+
+def _blocks(request: Request, where: Any, lengths: Sequence[int], across: int) -> Any:
+    """The loops of a transposition; ``across`` is the loop that is cut into blocks."""
+    outer = [loop for loop in range(len(lengths) - 1) if loop != across]
+    block = min(_BLOCK, lengths[across])
+    whole, rest = divmod(lengths[across], block)
+    lanes, length = request.lanes, lengths[-1]
+
+    def position(others: Sequence[Any], cross: Any, last: Any) -> list[Any]:
+        found = [index(0)] * len(lengths)
+        for loop, at in zip(outer, others, strict=True):
+            found[loop] = at
+        found[across], found[-1] = cross, last
+        place_of: list[Any] = where(found)
+        return place_of
+
+    def part(others: Sequence[Any], start: Any, count: int) -> list[Any | None]:
+        def vectors(offset: Any, width: int) -> Any:
+            return emit.serial(
+                count,
+                lambda i: _vector(
+                    request, lambda at: position(others, start + i, at), 0, offset, width
+                ),
+            )
+
+        full = length // lanes
+        return [
+            emit.serial(full, lambda v: vectors(v * index(lanes), lanes)) if full else None,
+            vectors(index(full * lanes), length % lanes) if length % lanes else None,
+        ]
+
+    extents = [lengths[loop] for loop in outer]
+    statements = []
+    if whole:
+        statements.append(
+            emit.grid(
+                [*extents, whole],
+                lambda at: part(at[:-1], at[-1] * index(block), block),
+                request.tasks,
+            )
+        )
+    if rest:
+        statements.append(
+            emit.grid(extents, lambda at: part(at, index(whole * block), rest), request.tasks)
+        )
+    return statements
+
+
+_BLOCK = 16
+"""Elements of float32 in a cache line of 64 bytes."""
+
+
+def _length(axes: Sequence[int], extents: Sequence[int]) -> int:
+    length = 1
+    for axis in axes:
+        length *= extents[axis]
+    return length
+
+
+def _run(request: Request, where: Any, start: int, stop: int) -> list[Any]:
+    """The elements ``start`` to ``stop`` of the innermost loop, in vectors."""
+    lanes, length = request.lanes, stop - start
+    whole = length // lanes
+    statements = [
+        emit.serial(whole, lambda i: _vector(request, where, start, i * index(lanes), lanes))
+        if whole
+        else None,
+        _vector(request, where, start, index(whole * lanes), length - whole * lanes)
+        if length % lanes
+        else None,
+    ]
+    return [statement for statement in statements if statement is not None]
+
+
+def _vector(request: Request, where: Any, start: int, offset: Any, lanes: int) -> list[Any]:
+    return store_vector(
+        request.memory,
+        request.group.result,
+        request.group.inlined,
+        lanes,
+        lambda lane: where(index(start) + offset + lane),
+    )
+
+
+def _shared_run(request: Request, where: Any, cuts: Sequence[int]) -> list[Any]:
+    """One long run, in blocks that threads share."""
+    statements = []
+    for start, stop in pairwise(cuts):
+        block = request.lanes * 64
+        whole = (stop - start) // block
+
+        part = partial(_part, request, where, start, block)
+        if whole:
+            statements.append(emit.grid([whole], part, request.tasks))
+        if start + whole * block < stop:
+            first = start + whole * block
+            statements.extend(_run(request, lambda at: where([at]), first, stop))
+    return statements
+
+
+def _part(request: Request, where: Any, start: int, block: int, position: list[Any]) -> list[Any]:
+    base = position[0] * index(block)
+    return _run(request, lambda at: where([base + at]), start, start + block)
+
+
+def _cuts(value: Any, variable: Any, length: int) -> list[int]:
+    """Where conditions on ``variable`` change within ``length``: its ends, and points between."""
+    from tvm import sym, tirx
+
+    points = {0, length}
+    for node in visit(value):
+        if not isinstance(node, (tirx.LT, tirx.LE, tirx.GT, tirx.GE)):
+            continue
+        parts = sym.detect_linear_equation(node.a - node.b, [variable])
+        if len(parts) != 2 or not all(hasattr(part, "value") for part in parts):
+            continue
+        step, offset = int(parts[0].value), int(parts[1].value)
+        if abs(step) != 1:
+            continue
+        at = -offset // step
+        inclusive = isinstance(node, tirx.LE) == (step > 0)
+        if isinstance(node, (tirx.GT, tirx.GE)):
+            inclusive = isinstance(node, tirx.GT) == (step > 0)
+        point = at + 1 if inclusive else at
+        if 0 < point < length:
+            points.add(point)
+    ordered = sorted(points)
+    return ordered if len(ordered) <= 1 + _MOST_PARTS else [0, length]
+
+
+_MOST_PARTS = 16
+"""More parts than this would be more code than they save."""

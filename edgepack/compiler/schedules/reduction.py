@@ -1,0 +1,286 @@
+"""Sums, means, maxima, pooling, and what softmax and the norms are made of.
+
+Where neighbouring results are neighbours in memory (pooling and means in channels-last):
+
+    for outer...:  for vectors of the last axis:
+        registers = init;  for reduced...: registers ⊕= term;   epilogue, store
+
+Where the reduction itself runs along memory (softmax, layer norm):
+
+    for outer...:  registers = init
+        for chunks of the reduced axis: registers ⊕= term;      then the lanes are combined
+
+Several registers are used at once, since one would wait for its own latency. Partial results also
+keep small terms that one long running sum would lose (Higham, "Accuracy and Stability of Numerical
+Algorithms", section 4.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from edgepack.compiler.schedules import emit
+from edgepack.compiler.schedules.axes import Walk, merge, place, walk_of
+from edgepack.compiler.schedules.expressions import flat_index, index, rebuild, self_update
+from edgepack.compiler.schedules.nest import Nest, Request
+from edgepack.compiler.schedules.values import Values, store_vector
+
+_CHAINS = 4
+"""Registers that one reduction keeps going: latency 4, one or two operations a cycle."""
+
+
+def schedule(request: Request) -> Nest | None:
+    """Take a reduction by +, *, max or min, with its epilogue."""
+    main = request.group.main
+    if main is None or self_update(main.buffer, main.value) is None:
+        return None
+    walk = _walk(request)
+    spatial = len(main.axes)
+    last = max((a for a, extent in enumerate(main.shape) if extent > 1), default=None)
+    contiguous = [axis for axis in range(len(main.axes) + len(main.reduced)) if _unit(walk, axis)]
+    along = [axis for axis in contiguous if axis >= spatial]
+    if last is not None and last in contiguous and last >= len(request.prefix):
+        return _across(request, last)
+    if along:
+        return _along(request, walk)
+    if last is not None and last >= len(request.prefix):
+        return _across(request, last)
+    return _along(request, walk)
+
+
+def _unit(walk: Walk, axis: int) -> bool:
+    """Whether some load walks memory element by element along ``axis``."""
+    return any(access[axis] == 1 for access in walk.steps[1:])
+
+
+def _walk(request: Request) -> Walk:
+    main = request.group.main
+    assert main is not None
+    update = self_update(main.buffer, main.value)
+    assert update is not None
+    variables = [variable for variable, _ in (*main.axes, *main.reduced)]
+    values = Values(memory=request.memory, inlined=request.group.inlined)
+    term = rebuild(update[1], {}, lambda b, i, g: values.at(b, i, True), True)
+    stored = flat_index(main.shape, [variable for variable, _ in main.axes])
+    return walk_of(term, stored, variables)
+
+
+def _term(request: Request, position: Sequence[Any], reduced: Sequence[Any]) -> Any:
+    """The reduction's term at a position of its axes and of its reduced axes."""
+    main = request.group.main
+    assert main is not None
+    update = self_update(main.buffer, main.value)
+    assert update is not None
+    values = Values(memory=request.memory, inlined=request.group.inlined)
+    axes = {v: p for (v, _), p in zip(main.axes, position, strict=True)}
+    axes |= {v: p for (v, _), p in zip(main.reduced, reduced, strict=True)}
+    return rebuild(update[1], axes, lambda b, i, g: values.at(b, i, True))
+
+
+def _combine(request: Request, left: Any, right: Any) -> Any:
+    main = request.group.main
+    assert main is not None
+    return type(main.value)(left, right)
+
+
+def _across(request: Request, last: int) -> Nest:
+    """Lanes are neighbouring results."""
+    main = request.group.main
+    assert main is not None
+    count, lanes = len(request.prefix), request.lanes
+    outer = [axis for axis in range(count, len(main.shape)) if axis != last]
+    length = main.shape[last]
+
+    def where(position: Sequence[Any], at: Any) -> list[Any]:
+        found = [*request.prefix, *([index(0)] * (len(main.shape) - count))]
+        for axis, value in zip(outer, position, strict=True):
+            found[axis] = value
+        found[last] = at
+        return found
+
+    def row(position: list[Any]) -> list[Any]:
+        block = lanes * _CHAINS
+        statements: list[Any] = []
+        whole = length // block
+        if whole:
+            statements.append(
+                emit.serial(
+                    whole,
+                    lambda i: _block(
+                        request, lambda at: where(position, at), i * index(block), block
+                    ),
+                )
+            )
+        if length % block:
+            rest = length - whole * block
+            statements.append(
+                _block(request, lambda at: where(position, at), index(whole * block), rest)
+            )
+        return statements
+
+    return Nest(
+        rule="reduction",
+        statements=emit.grid([main.shape[axis] for axis in outer], row, request.tasks),
+    )
+
+
+def _widths(length: int, lanes: int) -> list[int]:
+    """``length`` elements as whole vectors and one shorter."""
+    return [lanes] * (length // lanes) + ([length % lanes] if length % lanes else [])
+
+
+def _block(request: Request, where: Any, start: Any, length: int) -> list[Any]:
+    main = request.group.main
+    assert main is not None
+    widths = _widths(length, request.lanes)
+    dtype = main.buffer.dtype
+    sums = [emit.registers(width, dtype, "partial") for width in widths]
+    offsets = [sum(widths[:i]) for i in range(len(widths))]
+
+    def each(body: Callable[[Any, Any, Any], Any]) -> list[Any]:
+        def loop(register: Any, width: int, offset: int) -> Any:
+            first = start + index(offset)
+            return emit.vectorized(width, lambda lane: body(register, first + lane, lane))
+
+        return [loop(*parts) for parts in zip(sums, widths, offsets, strict=True)]
+
+    def accumulate(reduced: list[Any]) -> list[Any]:
+        return each(
+            lambda register, at, lane: emit.store(
+                register,
+                lane,
+                _combine(request, emit.load(register, lane), _term(request, where(at), reduced)),
+            )
+        )
+
+    statements = emit.allocate(sums)
+    statements += each(lambda register, at, lane: emit.store(register, lane, main.init))
+    statements.append(emit.grid([extent for _, extent in main.reduced], accumulate, 1))
+    for register, width, offset in zip(sums, widths, offsets, strict=True):
+        statements += _finish(request, where, start + index(offset), register, width)
+    return statements
+
+
+def _finish(request: Request, where: Any, start: Any, register: Any, lanes: int) -> list[Any]:
+    """The epilogue on a register of results, and the store."""
+    group = request.group
+    main = group.main
+    assert main is not None
+    return store_vector(
+        request.memory,
+        group.result,
+        group.inlined,
+        lanes,
+        lambda lane: where(start + lane),
+        held_lane=lambda lane: [(main.buffer, lambda _: emit.load(register, lane))],
+    )
+
+
+def _along(request: Request, walk: Walk) -> Nest:
+    """Lanes are neighbouring terms of one result."""
+    main = request.group.main
+    assert main is not None
+    spatial, count = len(main.axes), len(request.prefix)
+    extents = [extent for _, extent in main.reduced]
+    reduced_walk = Walk(
+        steps=tuple(access[spatial:] for access in walk.steps[1:]),
+        by_value=walk.by_value[spatial:],
+    )
+    merged = merge(extents, reduced_walk)
+    lengths = []
+    for axes in merged:
+        length = 1
+        for axis in axes:
+            length *= extents[axis]
+        lengths.append(length)
+    innermost = lengths[-1] if lengths else 1
+
+    def one(position: list[Any]) -> list[Any]:
+        where = [*request.prefix, *position]
+
+        def term(outer: Sequence[Any], at: Any) -> Any:
+            found = (
+                place(merged, len(extents), [*outer, at]) if merged else [index(0)] * len(extents)
+            )
+            return _term(request, where, found)
+
+        return _row(request, where, term, lengths[:-1], innermost)
+
+    return Nest(
+        rule="reduction", statements=emit.grid(list(main.shape[count:]), one, request.tasks)
+    )
+
+
+def _row(
+    request: Request, where: list[Any], term: Any, outer: Sequence[int], length: int
+) -> list[Any]:
+    """One result: chunks of several registers, then single registers, then a shorter one."""
+    main = request.group.main
+    assert main is not None
+    dtype = main.buffer.dtype
+    lanes = min(request.lanes, length)
+    chains = max(1, min(_CHAINS, length // lanes))
+    sums = [emit.registers(lanes, dtype, "partial") for _ in range(chains)]
+    total = emit.registers(1, dtype, "total")
+
+    def add(register: Any, width: int, position: Sequence[Any], start: Any) -> Any:
+        return emit.vectorized(
+            width,
+            lambda lane: emit.store(
+                register,
+                lane,
+                _combine(request, emit.load(register, lane), term(position, start + lane)),
+            ),
+        )
+
+    def run(position: list[Any]) -> list[Any]:
+        block = lanes * chains
+        whole, done = length // block, length // block * block
+        statements = [
+            emit.serial(
+                whole,
+                lambda i: [
+                    add(register, lanes, position, i * index(block) + index(k * lanes))
+                    for k, register in enumerate(sums)
+                ],
+            )
+        ]
+        for k, width in enumerate(_widths(length - done, lanes)):
+            statements.append(add(sums[k], width, position, index(done + k * lanes)))
+        return statements
+
+    statements = emit.allocate([*sums, total])
+    statements += [_fill(register, lanes, main.init) for register in sums]
+    statements.append(emit.grid(list(outer), run, 1))
+    statements += [_into(request, sums[0], index(0), register, lanes) for register in sums[1:]]
+    statements += _combine_lanes(request, sums[0], total, lanes)
+    return [*statements, *_finish(request, lambda _: where, index(0), total, 1)]
+
+
+def _combine_lanes(request: Request, register: Any, total: Any, lanes: int) -> list[Any]:
+    """All lanes of ``register`` into one: by halves, then one after the other."""
+    statements: list[Any] = []
+    while lanes > 2 and lanes % 2 == 0:
+        lanes //= 2
+        statements.append(_into(request, register, index(lanes), register, lanes))
+    value = emit.load(register, index(0))
+    for lane in range(1, lanes):
+        value = _combine(request, value, emit.load(register, index(lane)))
+    return [*statements, emit.store(total, index(0), value)]
+
+
+def _fill(register: Any, lanes: int, value: Any) -> Any:
+    return emit.vectorized(lanes, lambda lane: emit.store(register, lane, value))
+
+
+def _into(request: Request, register: Any, offset: Any, other: Any, lanes: int) -> Any:
+    """``register`` ⊕= ``other`` from lane ``offset`` on (0 for another register)."""
+    return emit.vectorized(
+        lanes,
+        lambda lane: emit.store(
+            register,
+            lane,
+            _combine(request, emit.load(register, lane), emit.load(other, offset + lane)),
+        ),
+    )

@@ -1,0 +1,155 @@
+"""The register tile that convolutions and matrix products share.
+
+    registers[column][vector] = 0
+    for k:  for vectors: b = B[k, vector];  for columns: a = A[column, k] in every lane
+            registers[column][vector] += a * b
+    epilogue on every register, store
+
+Every element of A and B that is loaded serves a whole row or column of the tile. Its size follows
+from the register file: columns * vectors sums, one register for each vector of B and one for A; one
+more, and LLVM spills all of them. For a core that issues in order LLVM moves loads far ahead of their
+use, so there the sums leave three eighths of the registers free. Within that, the size with the least
+estimated time is taken: multiply-adds and loads at two a cycle, a chain of sums at four cycles a
+step, which is about right for every core that has a profile (Agner Fog, "Instruction tables"; Arm's
+software optimization guides for Cortex-A53, A72 and A76).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgepack.targets import Target
+
+_LATENCY = 4.0
+"""Cycles from one multiply-add into a register to the next."""
+_PER_CYCLE = 2.0
+"""Multiply-adds, and loads, that a core starts in one cycle."""
+_STORE = 1.5
+"""Cycles for one register at the end of a tile: epilogue and store."""
+_TILE = 12.0
+"""Cycles that starting and ending a tile's loop costs."""
+_MOST_COLUMNS = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vector:
+    """Lanes of a panel: ``lanes`` are computed, the first ``stored`` of them are results."""
+
+    offset: int
+    lanes: int
+    stored: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """``count`` panels of equal width one after another, from result column ``start`` on.
+
+    ``width`` is what is stored of each, ``padded`` what its weights take.
+    """
+
+    start: int
+    count: int
+    width: int
+    padded: int
+    vectors: tuple[Vector, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegisterFile:
+    """Vector registers of a core, and how many of them may hold sums."""
+
+    registers: int
+    sums: int
+
+    @classmethod
+    def of(cls, target: Target) -> RegisterFile:
+        """The register file that ``target`` describes."""
+        count = target.vector_registers
+        return cls(registers=count, sums=count * 5 // 8 if target.issue == "in-order" else count)
+
+    def columns(self, vectors: int) -> int:
+        """The most columns of a tile of ``vectors``."""
+        fitting = min((self.registers - 1 - vectors) // vectors, self.sums // vectors)
+        return max(1, min(_MOST_COLUMNS, fitting))
+
+
+def make_panels(width: int, vectors: int, lanes: int, *, padded: bool) -> list[Panel]:
+    """Cut ``width`` results into panels of ``vectors`` registers, and one narrower at the end.
+
+    The last vector computes as many lanes as there are results left, rounded up to a power of two
+    where the weights are ``padded`` with zeros to that.
+    """
+    full = vectors * lanes
+    panels = []
+    count, rest = divmod(width, full)
+    if count:
+        whole = tuple(Vector(offset=i * lanes, lanes=lanes, stored=lanes) for i in range(vectors))
+        panels.append(Panel(start=0, count=count, width=full, padded=full, vectors=whole))
+    if rest:
+        last = []
+        for offset in range(0, rest, lanes):
+            stored = min(lanes, rest - offset)
+            computed = 1 << (stored - 1).bit_length() if padded else stored
+            last.append(Vector(offset=offset, lanes=computed, stored=stored))
+        panels.append(
+            Panel(
+                start=count * full,
+                count=1,
+                width=rest,
+                padded=last[-1].offset + last[-1].lanes,
+                vectors=tuple(last),
+            )
+        )
+    return panels
+
+
+def split_evenly(length: int, most: int) -> list[int]:
+    """``length`` columns in as few tiles of at most ``most`` as can be, about equal ones."""
+    tiles = -(-length // most)
+    base, larger = divmod(length, tiles)
+    return [base + 1] * larger + [base] * (tiles - larger)
+
+
+@lru_cache(maxsize=4096)
+def best_vectors(
+    columns: int, rows: int, width: int, depth: int, lanes: int, file: RegisterFile
+) -> int:
+    """Vectors of a panel, for ``rows`` rows of ``columns`` by ``width`` results, each of ``depth`` terms."""
+    most = max(1, min((file.registers - 2) // 2, -(-width // lanes), 8))
+    costs = {
+        vectors: _cost(columns, rows, width, depth, lanes, file, vectors)
+        for vectors in range(1, most + 1)
+    }
+    return min(costs, key=lambda vectors: (costs[vectors], vectors))
+
+
+def _cost(
+    columns: int, rows: int, width: int, depth: int, lanes: int, file: RegisterFile, vectors: int
+) -> float:
+    total = 0.0
+    for panel in make_panels(width, vectors, lanes, padded=True):
+        used = len(panel.vectors)
+        for tile in split_evenly(columns, file.columns(used)):
+            total += panel.count * rows * _tile_cost(tile, used, depth)
+    return total
+
+
+def _tile_cost(columns: int, vectors: int, depth: int) -> float:
+    sums = columns * vectors
+    step = max(sums / _PER_CYCLE, (columns + vectors) / _PER_CYCLE, _LATENCY)
+    return depth * step + sums * _STORE + _TILE
+
+
+def runs(tiles: Sequence[Any]) -> list[tuple[Any, int, int]]:
+    """Equal neighbours as (tile, first, count)."""
+    found: list[tuple[Any, int, int]] = []
+    for position, tile in enumerate(tiles):
+        if found and found[-1][0] == tile:
+            found[-1] = (tile, found[-1][1], found[-1][2] + 1)
+        else:
+            found.append((tile, position, 1))
+    return found

@@ -1,0 +1,219 @@
+"""A fused kernel as a list of stages: what each computes, without the loops that TVM gave it.
+
+Relax's fusion leaves one PrimFunc of several blocks, each of which stores one element of one buffer
+for every position of its axes:
+
+    buffer[position] = value(position)                        a spatial stage
+    buffer[position] = init; buffer[position] ⊕= term(...)    a reduction stage
+
+Rules work on these stages and write the loops anew. A body of another form (a sort, a scatter with
+its own loops) has no stages, and keeps the loops it has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from edgepack.compiler.schedules.expressions import loads, same
+
+if TYPE_CHECKING:
+    from tvm.tirx import PrimFunc
+
+_REDUCE = 2
+"""tirx.IterVar.CommReduce."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Stage:
+    """One buffer's definition. ``axes`` and ``reduced`` are (variable, extent), extents in elements."""
+
+    name: str
+    buffer: Any
+    shape: tuple[int, ...]
+    axes: tuple[tuple[Any, int], ...]
+    reduced: tuple[tuple[Any, int], ...]
+    value: Any
+    """The element's value; in a reduction, the update, which reads the buffer's own element."""
+    init: Any
+    """What a reduction starts from; None in a spatial stage."""
+    annotations: dict[str, Any]
+
+    @cached_property
+    def loads(self) -> list[Any]:
+        """Every load that the value makes, in order of evaluation."""
+        return loads(self.value)
+
+    @property
+    def is_reduction(self) -> bool:
+        """Whether the stage sums, or otherwise combines, over axes of its own."""
+        return bool(self.reduced)
+
+    @cached_property
+    def sources(self) -> list[Any]:
+        """Buffers that are read, each once, in order of first use, the stage's own left out."""
+        found: list[Any] = []
+        for load in self.loads:
+            if load.source.same_as(self.buffer) or any(load.source.same_as(f) for f in found):
+                continue
+            found.append(load.source)
+        return found
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Kernel:
+    """A PrimFunc's parameters (buffers) and stages, in order of execution."""
+
+    name: str
+    parameters: tuple[Any, ...]
+    stages: tuple[Stage, ...]
+    constants: frozenset[int]
+    """Parameters that are constants of the model at every call."""
+
+    def is_parameter(self, buffer: Any) -> bool:
+        """Whether ``buffer`` is an input or output of the kernel."""
+        return self.position(buffer) is not None
+
+    def position(self, buffer: Any) -> int | None:
+        """The index of ``buffer`` among the parameters."""
+        for index, parameter in enumerate(self.parameters):
+            if parameter.same_as(buffer):
+                return index
+        return None
+
+    def definition(self, buffer: Any) -> Stage | None:
+        """The stage that computes ``buffer``; None for an input."""
+        for stage in self.stages:
+            if stage.buffer.same_as(buffer):
+                return stage
+        return None
+
+    def times_read(self, stage: Stage) -> int:
+        """In how many places ``stage`` is read."""
+        return sum(
+            load.source.same_as(stage.buffer) for other in self.stages for load in other.loads
+        )
+
+    def consumers(self, stage: Stage) -> list[Stage]:
+        """The stages that read ``stage``."""
+        return [
+            other
+            for other in self.stages
+            if other is not stage and any(s.same_as(stage.buffer) for s in other.sources)
+        ]
+
+
+def shape_of(buffer: Any) -> tuple[int, ...]:
+    """A buffer's extents, in elements."""
+    return tuple(int(extent) for extent in buffer.shape)
+
+
+def read_stages(function: PrimFunc) -> Kernel | None:
+    """The kernel that ``function`` is, or None if a block of it has another form."""
+    from tvm import s_tir, tirx
+
+    realize = function.body
+    if not isinstance(realize, s_tir.SBlockRealize):
+        return None
+    body = realize.block.body
+    nests = list(body.seq) if isinstance(body, tirx.SeqStmt) else [body]
+    stages = [_read_stage(nest) for nest in nests]
+    parameters = tuple(function.params)
+    if any(parameter.ty is None or not hasattr(parameter, "shape") for parameter in parameters):
+        return None
+    if any(stage is None for stage in stages):
+        return None
+    attributes = function.attrs or {}
+    constants = attributes.get("edgepack.constants", ())
+    kernel = Kernel(
+        name="",
+        parameters=parameters,
+        stages=tuple(stage for stage in stages if stage is not None),
+        constants=frozenset(int(index) for index in constants),
+    )
+    return kernel if _each_defined_once(kernel) else None
+
+
+def _each_defined_once(kernel: Kernel) -> bool:
+    """A buffer that two stages write, or one read before it is written, is not a definition."""
+    defined: list[Any] = []
+    for stage in kernel.stages:
+        if any(stage.buffer.same_as(buffer) for buffer in defined):
+            return False
+        for source in stage.sources:
+            later = kernel.definition(source)
+            if later is not None and not any(source.same_as(buffer) for buffer in defined):
+                return False
+        defined.append(stage.buffer)
+    return True
+
+
+def _read_stage(nest: Any) -> Stage | None:
+    from tvm import s_tir, tirx
+
+    loops = []
+    while isinstance(nest, tirx.For):
+        loops.append(nest)
+        nest = nest.body
+    if not isinstance(nest, s_tir.SBlockRealize):
+        return None
+    block = nest.block
+    store = block.body
+    if not isinstance(store, tirx.BufferStore) or block.alloc_buffers or block.match_buffers:
+        return None
+    variables = [iteration.var for iteration in block.iter_vars]
+    if not _covers_everything(nest, loops) or not _stores_at_axes(store, block, variables):
+        return None
+    init = block.init
+    if init is not None and not isinstance(init, tirx.BufferStore):
+        return None
+    reduced = [axis for axis in block.iter_vars if int(axis.iter_type) == _REDUCE]
+    if bool(reduced) != (init is not None):
+        return None
+    spatial = [axis for axis in block.iter_vars if int(axis.iter_type) != _REDUCE]
+    try:
+        return Stage(
+            name=block.name_hint,
+            buffer=store.buffer,
+            shape=shape_of(store.buffer),
+            axes=tuple((axis.var, int(axis.dom.extent)) for axis in spatial),
+            reduced=tuple((axis.var, int(axis.dom.extent)) for axis in reduced),
+            value=store.value,
+            init=None if init is None else init.value,
+            annotations={str(key): value for key, value in block.annotations.items()},
+        )
+    except (TypeError, ValueError):  # an extent that is not a number
+        return None
+
+
+def _covers_everything(realize: Any, loops: list[Any]) -> bool:
+    """Whether the block runs once for every position of its axes: no predicate, no split loop."""
+    block = realize.block
+    if len(realize.iter_values) != len(block.iter_vars):
+        return False
+    predicate = realize.predicate
+    if not (hasattr(predicate, "value") and int(predicate.value) == 1):
+        return False
+    by_loop = [loop.loop_var for loop in loops]
+    for value, axis in zip(realize.iter_values, block.iter_vars, strict=True):
+        if same(value, 0) and int(axis.dom.extent) == 1:
+            continue
+        if not any(value.same_as(variable) for variable in by_loop):
+            return False
+    return all(int(axis.dom.min) == 0 for axis in block.iter_vars)
+
+
+def _stores_at_axes(store: Any, block: Any, variables: list[Any]) -> bool:
+    """Whether the stored position is the spatial axes themselves, in their order."""
+    spatial = [
+        variable
+        for variable, axis in zip(variables, block.iter_vars, strict=True)
+        if int(axis.iter_type) != _REDUCE
+    ]
+    indices = list(store.indices)
+    if not spatial and len(indices) <= 1:
+        return all(same(index, 0) for index in indices)
+    return len(indices) == len(spatial) and all(
+        index.same_as(variable) for index, variable in zip(indices, spatial, strict=True)
+    )

@@ -1,0 +1,149 @@
+"""The value of any buffer of a kernel at any position: loaded, held in a register, or computed.
+
+A rule asks for the values that its tile needs; stages that are not written to memory are computed
+on the way, which is what fusing them means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgepack.compiler.schedules import emit
+from edgepack.compiler.schedules.expressions import children, flat_index, index, rebuild
+from edgepack.compiler.schedules.stages import Kernel, Stage, shape_of
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Memory:
+    """The kernel's buffers as dense vectors, made when first asked for.
+
+    ``flat`` holds pairs of a buffer of the kernel and its one-dimensional counterpart.
+    """
+
+    kernel: Kernel
+    flat: list[tuple[Any, Any]] = field(default_factory=list)
+
+    def of(self, buffer: Any) -> Any:
+        """The dense vector that holds ``buffer``."""
+        from tvm import tirx
+
+        for known, dense in self.flat:
+            if known.same_as(buffer):
+                return dense
+        extent = 1
+        for part in shape_of(buffer):
+            extent *= part
+        dense = tirx.decl_buffer((max(extent, 1),), buffer.dtype, buffer.name)
+        self.flat.append((buffer, dense))
+        return dense
+
+    def replace(self, buffer: Any, dense: Any) -> None:
+        """Let ``buffer`` be held by ``dense``, whose layout is the rule's own."""
+        self.flat.insert(0, (buffer, dense))
+
+
+@dataclass(kw_only=True, eq=False)
+class Values:
+    """Values inside one innermost loop. ``held`` are buffers whose element is in a register here.
+
+    Intermediate values that are needed more than once are kept in registers: ``prepared`` are the
+    statements that compute them, to be put before the use; ``temporaries`` the registers.
+    """
+
+    memory: Memory
+    inlined: Sequence[Stage]
+    held: Sequence[tuple[Any, Callable[[list[Any]], Any]]] = ()
+    lane: Any = None
+    lanes: int = 1
+    prepared: list[Any] = field(default_factory=list)
+    temporaries: list[Any] = field(default_factory=list)
+    _known: dict[tuple[int, str], Any] = field(default_factory=dict)
+    _once: dict[Stage, bool] = field(default_factory=dict)
+
+    def at(self, buffer: Any, position: list[Any], guarded: bool = False) -> Any:
+        """The element of ``buffer`` at ``position`` (one index an axis)."""
+        for known, value in self.held:
+            if known.same_as(buffer):
+                return value(position)
+        stage = next((s for s in self.inlined if s.buffer.same_as(buffer)), None)
+        if stage is None:
+            return emit.load(self.memory.of(buffer), flat_index(shape_of(buffer), position))
+        if guarded or self._is_used_once(stage):
+            return self.of_stage(stage, position, guarded)
+        key = (self.inlined.index(stage), str(position))
+        if key not in self._known:
+            value = self.of_stage(stage, position)
+            register = emit.registers(self.lanes, stage.buffer.dtype, f"{stage.name}_value")
+            lane = index(0) if self.lane is None else self.lane
+            self.temporaries.append(register)
+            self.prepared.append(emit.store(register, lane, value))
+            self._known[key] = emit.load(register, lane)
+        return self._known[key]
+
+    def of_stage(self, stage: Stage, position: list[Any], guarded: bool = False) -> Any:
+        """What ``stage`` computes at ``position``."""
+        axes = {variable: where for (variable, _), where in zip(stage.axes, position, strict=True)}
+        return rebuild(stage.value, axes, self.at, guarded)
+
+    def result(self, stage: Stage, position: list[Any]) -> Any:
+        """The element of ``stage`` to be stored: its register, where that is held, or its value."""
+        for known, value in self.held:
+            if known.same_as(stage.buffer):
+                return value(position)
+        return self.of_stage(stage, position)
+
+    def _is_used_once(self, stage: Stage) -> bool:
+        if stage not in self._once:
+            self._once[stage] = self.memory.kernel.times_read(stage) < 2
+        return self._once[stage]
+
+
+def store_vector(
+    memory: Memory,
+    stage: Stage,
+    inlined: Sequence[Stage],
+    lanes: int,
+    position: Callable[[Any], list[Any]],
+    held: Sequence[tuple[Any, Callable[[list[Any]], Any]]] = (),
+    held_lane: Callable[[Any], Sequence[tuple[Any, Callable[[list[Any]], Any]]]] | None = None,
+) -> list[Any]:
+    """Statements that write ``lanes`` elements of ``stage``, at ``position(lane)``."""
+    temporaries: list[Any] = []
+
+    def one(lane: Any) -> list[Any]:
+        values = Values(
+            memory=memory,
+            inlined=inlined,
+            held=[*held, *(held_lane(lane) if held_lane else ())],
+            lane=lane,
+            lanes=lanes,
+        )
+        where = position(lane)
+        value = values.result(stage, where)
+        temporaries.extend(values.temporaries)
+        target = memory.of(stage.buffer)
+        return [
+            *values.prepared,
+            emit.store(target, flat_index(stage.shape, where), value),
+        ]
+
+    loop = emit.vectorized(lanes, one)
+    return [*emit.allocate(temporaries), loop]
+
+
+def index_uses(expression: Any) -> list[Any]:
+    """Variables that an expression uses as values or in conditions, not only to index a load."""
+    from tvm import ir, tirx
+
+    found: list[Any] = []
+    stack = [expression]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, ir.TensorLoad):
+            continue
+        if isinstance(node, tirx.Var):
+            found.append(node)
+        stack.extend(children(node))
+    return found
