@@ -94,6 +94,24 @@ class GoldenVectors:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KernelInfo:
+    """What one call of the plan computes: its kernel, and what it costs at least."""
+
+    name: str
+    """Symbol of the kernel; ``copy`` where the runtime copies a tensor itself."""
+    rule: str
+    """The schedule rule that took it: ``generic`` for the one of last resort, ``copy`` for a copy."""
+    flops: int
+    """Floating-point operations, a multiply-add counting as two; 0 where nobody counted."""
+    nbytes: int
+    """Bytes of all its tensors: inputs, weights, outputs, workspaces."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in model.json and in ``--json`` output."""
+        return {"name": self.name, "rule": self.rule, "flops": self.flops, "bytes": self.nbytes}
+
+
+@dataclass(frozen=True, kw_only=True)
 class CompiledModel:
     """Kernels, plan and weights for one target."""
 
@@ -106,6 +124,8 @@ class CompiledModel:
     """C99 tables that runtime/edgepack.c executes."""
     weights: bytes = field(repr=False)
     arena_bytes: int
+    calls: tuple[KernelInfo, ...]
+    """The calls of the plan, in order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +177,8 @@ class PackagedTarget:
     outputs: tuple[TensorSpec, ...]
     model: dict[str, Any]
     """model.json, parsed."""
+    calls: tuple[KernelInfo, ...]
+    """The calls of its plan, in order."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,13 +5,11 @@ Each stage stays a function of the one before; this module only carries values f
 
 from __future__ import annotations
 
-import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgepack import golden as golden_vectors
 from edgepack import importers, package, toolchain
@@ -77,57 +75,14 @@ def run_package(
 ) -> dict[str, np.ndarray]:
     """One inference by the package's own worker; arrays by name, dtypes and shapes the model's."""
     chosen = choose_target(opened, target)
-    with _worker_of(opened, chosen) as worker:
+    with worker_of(opened, chosen) as worker:
         return worker.infer(inputs)
-
-
-def bench_package(
-    opened: Package, *, target: str | None, threads: int, seconds: float
-) -> dict[str, Any]:
-    """Latency of the kernels alone, cold start (process start to first answer), peak memory.
-
-    The inputs are the first golden vector's. A worker runs on one thread; asking for more is a
-    ConfigError.
-    """
-    if threads != 1:
-        raise ConfigError(
-            f"--threads {threads}: a worker runs on one thread", "leave --threads out, or give 1"
-        )
-    chosen = choose_target(opened, target)
-    vectors = package.read_golden(opened, chosen)
-    with _worker_of(opened, chosen) as worker:
-        worker.write(vectors.inputs[0])
-        worker.run()
-        cold_start_ns = time.monotonic_ns() - worker.started_ns
-        ready_ns = worker.ready_ns
-        times: list[int] = []
-        deadline = time.monotonic() + seconds
-        while len(times) < 3 or time.monotonic() < deadline:
-            times.append(worker.run())
-        peak = worker.peak_rss_bytes()
-    times.sort()
-    return {
-        "target": chosen.name,
-        "emulated": bool(emulator_for(_profile(chosen))),
-        "threads": 1,
-        "latency_ms": {
-            "median": statistics.median(times) / 1e6,
-            "p95": times[min(len(times) - 1, int(len(times) * 0.95))] / 1e6,
-            "min": times[0] / 1e6,
-        },
-        "ready_ms": ready_ns / 1e6,
-        "cold_start_ms": cold_start_ns / 1e6,
-        "peak_rss_bytes": peak,
-        "iterations": len(times),
-        "worker_bytes": chosen.sizes[chosen.worker],
-        "weights_bytes": chosen.sizes[chosen.weights],
-    }
 
 
 def choose_target(opened: Package, name: str | None) -> PackagedTarget:
     """The target ``name``; without one, the first that this machine runs itself, or the first."""
     if name is None:
-        native = [t for t in opened.targets if _profile(t).runs_here()]
+        native = [t for t in opened.targets if profile_of(t).runs_here()]
         return (native or list(opened.targets))[0]
     for target in opened.targets:
         if target.name == name:
@@ -138,20 +93,26 @@ def choose_target(opened: Package, name: str | None) -> PackagedTarget:
     )
 
 
-def _profile(target: PackagedTarget) -> Target:
+def profile_of(target: PackagedTarget) -> Target:
+    """The profile that a package's target was compiled for."""
     return Target.from_dict(target.model["target"])
 
 
 @contextmanager
-def _worker_of(opened: Package, target: PackagedTarget) -> Iterator[Worker]:
-    """The target's worker, running on blobs taken out of the package."""
-    emulator = emulator_for(_profile(target))
+def worker_of(
+    opened: Package, target: PackagedTarget, *, threads: int | None = None
+) -> Iterator[Worker]:
+    """The target's worker, running on blobs taken out of the package.
+
+    Without ``threads`` it takes as many as on a device; its results do not depend on the number.
+    """
+    emulator = emulator_for(profile_of(target))
 
     def fill(executable: Path, weights: Path) -> None:
         package.extract_blob(opened, target.worker, executable)
         package.extract_blob(opened, target.weights, weights)
 
-    with _running(target, emulator, fill) as worker:
+    with _running(target, emulator, fill, threads) as worker:
         yield worker
 
 
@@ -160,13 +121,15 @@ def _running(
     model: PackagedTarget | CompiledModel,
     emulator: list[str],
     fill: Callable[[Path, Path], None],
+    threads: int | None = None,
 ) -> Iterator[Worker]:
     """A worker on the executable and the weights that ``fill`` writes to the two paths it gets."""
     with tempfile.TemporaryDirectory(prefix="edgepack-") as directory:
         executable, weights = Path(directory) / "worker", Path(directory) / "weights.bin"
         fill(executable, weights)
         executable.chmod(0o700)
-        with Worker(executable, weights, model.inputs, model.outputs, emulator) as worker:
+        tensors = (model.inputs, model.outputs)
+        with Worker(executable, weights, *tensors, emulator, threads) as worker:
             yield worker
 
 
@@ -225,6 +188,7 @@ def _content(
         weights=compiled.weights,
         arena_bytes=compiled.arena_bytes,
         code_bytes=native.code_bytes,
+        calls=compiled.calls,
         golden=golden,
         check=check,
         source={"sha256": source.sha256, "format": source.format, "file": source.path.name},

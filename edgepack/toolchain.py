@@ -83,7 +83,7 @@ def _for(target: Target) -> list[str]:
 
 def _link(target: Target, plan_source: str, kernels: bytes | None) -> bytes:
     """One ``zig cc``: the runtime's objects come from the cache, only the plan is compiled."""
-    objects = [_worker_object(target), _session_object(target)]
+    objects = [_worker_object(target), *_session_objects(target)]
     with tempfile.TemporaryDirectory(prefix="edgepack-") as directory:
         place = Path(directory)
         (place / "plan.c").write_text(plan_source)
@@ -114,17 +114,20 @@ def _worker_object(target: Target) -> Path:
     return _cached(
         "worker.o",
         ["build-obj", source, *_static(target), "-lc", "-OReleaseSafe", f"-I{RUNTIME}"],
-        sources=[*sorted((RUNTIME / "worker").glob("**/*.zig")), RUNTIME / "edgepack.h"],
+        sources=[*sorted((RUNTIME / "worker").glob("**/*.zig")), *sorted(RUNTIME.glob("*.h"))],
     )
 
 
-def _session_object(target: Target) -> Path:
-    """edgepack.c as one object."""
-    return _cached(
-        "edgepack.o",
-        ["cc", "-c", *_c_flags(target), str(RUNTIME / "edgepack.c")],
-        sources=[RUNTIME / name for name in ("edgepack.c", "edgepack.h", "plan.h")],
-    )
+def _session_objects(target: Target) -> list[Path]:
+    """edgepack.c and pool.c, each as one object."""
+    return [
+        _cached(
+            f"{name}.o",
+            ["cc", "-c", *_c_flags(target), str(RUNTIME / f"{name}.c")],
+            sources=[RUNTIME / f"{name}.c", *sorted(RUNTIME.glob("*.h"))],
+        )
+        for name in ("edgepack", "pool")
+    ]
 
 
 @cache

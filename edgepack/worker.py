@@ -1,7 +1,6 @@
 """A worker process of this machine, natively or under qemu-user: used by checks, run and bench.
 
-The protocol is that of runtime/worker/serve.zig: tensors lie in a shared file (inputs, then
-outputs, each at a multiple of 64 bytes), and 16-byte messages go over stdin and stdout.
+What is said between the two stands in worker_protocol.py.
 """
 
 from __future__ import annotations
@@ -11,26 +10,24 @@ import os
 import select
 import shutil
 import signal
-import struct
 import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from edgepack import worker_protocol as protocol
 from edgepack.artefacts import TensorSpec
 from edgepack.errors import DeviceError, ToolchainError
+from edgepack.worker_protocol import Operation
 
 if TYPE_CHECKING:
     import numpy as np
 
     from edgepack.targets import Target
 
-_MAGIC = 0x31575045
-_RUN = 1
-_REPLY = struct.Struct("<Iiq")
-_REQUEST = struct.Struct("<IIQ")
 _DEADLINE = 600.0
 """Seconds for one answer; emulated workers are slow."""
 
@@ -66,16 +63,24 @@ class Worker:
         inputs: tuple[TensorSpec, ...],
         outputs: tuple[TensorSpec, ...],
         emulator: list[str],
+        threads: int | None = None,
     ) -> None:
-        """Start the process and wait until it is ready. Raises DeviceError with its last words."""
+        """Start the process and wait until it is ready. Raises DeviceError with its last words.
+
+        Without ``threads`` it takes as many as on a device: the profile's cores, but no more than
+        CPUs that it may run on.
+        """
         self.inputs, self.outputs = inputs, outputs
-        self._offsets, size = _layout((*inputs, *outputs))
+        offsets, size = protocol.layout((*inputs, *outputs))
+        self._offsets = dict(zip((*inputs, *outputs), offsets, strict=True))
         self._directory = tempfile.TemporaryDirectory(prefix="edgepack-", dir=_memory_directory())
         shared = Path(self._directory.name) / "tensors"
         with shared.open("w+b") as file:
             file.truncate(size)
             self._memory = mmap.mmap(file.fileno(), size)
         command = [*emulator, str(executable), "serve", str(weights), str(shared)]
+        if threads is not None:
+            command.append(str(threads))
         self.started_ns = time.monotonic_ns()
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -93,6 +98,11 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def pid(self) -> int:
+        """The worker's process, or its emulator's."""
+        return self._process.pid
+
     def write(self, values: Mapping[str, np.ndarray]) -> None:
         """Put every input into shared memory, and NaN (0xFF bytes) into every output."""
         for spec in self.inputs:
@@ -105,13 +115,16 @@ class Worker:
 
     def run(self) -> int:
         """Run the model once on what ``write`` left; returns the worker's own time in ns."""
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(_REQUEST.pack(_MAGIC, _RUN, 0))
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # the reply says how it ended
-        return self._reply("failed")
+        return self._ask(Operation.RUN)
+
+    def observe(self, calls: int) -> list[int]:
+        """``run`` with every call of the plan timed, of which there are ``calls``; in ns."""
+        self._ask(Operation.OBSERVE)
+        return protocol.call_times(self._receive(8 * calls, "failed"))
+
+    def peak_flops(self) -> int:
+        """FLOP/s of the core's multiply-adds, measured now; 0 where there is no kernel for it."""
+        return self._ask(Operation.PEAK)
 
     def read(self) -> dict[str, np.ndarray]:
         """A copy of every output."""
@@ -132,10 +145,16 @@ class Worker:
         return self.read()
 
     def peak_rss_bytes(self) -> int:
-        """Peak resident memory so far (VmHWM); includes the emulator where there is one."""
-        status = Path(f"/proc/{self._process.pid}/status").read_text()
-        line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
+        """Peak resident memory so far; includes the emulator where there is one.
+
+        VmHWM is what the kernel counted, but since Linux 6.2 its counters run behind by some pages
+        for each CPU. Rss of smaps_rollup is exact, and the peak as well: a worker gives nothing back.
+        """
+        process = Path(f"/proc/{self._process.pid}")
+        found = [_kilobytes(process / "status", "VmHWM:")]
+        with suppress(OSError):  # Linux before 4.14, whose VmHWM is exact
+            found.append(_kilobytes(process / "smaps_rollup", "Rss:"))
+        return max(found) * 1024
 
     def close(self) -> None:
         """End the process and remove the shared file."""
@@ -144,23 +163,31 @@ class Worker:
         self._memory.close()
         self._directory.cleanup()
 
+    def _ask(self, operation: Operation) -> int:
+        assert self._process.stdin is not None
+        # A worker that is gone is told by the reply, which says how it ended.
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(protocol.request(operation))
+            self._process.stdin.flush()
+        return self._reply("failed")
+
     def _reply(self, what: str) -> int:
         """Wait for one message; its value. Raises DeviceError."""
+        return protocol.reply_value(self._receive(protocol.REPLY_BYTES, what), what)
+
+    def _receive(self, size: int, what: str) -> bytes:
         assert self._process.stdout is not None
         data = b""
         deadline = time.monotonic() + _DEADLINE
-        while len(data) < _REPLY.size:
+        while len(data) < size:
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([self._process.stdout], [], [], left)[0]:
                 raise DeviceError(f"the worker {what}: no answer within {_DEADLINE:.0f} s")
-            part = os.read(self._process.stdout.fileno(), _REPLY.size - len(data))
+            part = os.read(self._process.stdout.fileno(), size - len(data))
             if not part:
                 raise DeviceError(f"the worker {what}: {self._last_words()}", _CPU_HINT)
             data += part
-        magic, status, value = _REPLY.unpack(data)
-        if magic != _MAGIC or status != 0:
-            raise DeviceError(f"the worker {what}: status {status}")
-        return int(value)
+        return data
 
     def _last_words(self) -> str:
         _, stderr = self._process.communicate()
@@ -174,14 +201,10 @@ class Worker:
 _CPU_HINT = "was the package compiled for this CPU? see `edgepack targets`"
 
 
-def _layout(specs: tuple[TensorSpec, ...]) -> tuple[dict[TensorSpec, int], int]:
-    """Offset of each tensor at multiples of 64 bytes, and the total rounded up to a page."""
-    offsets: dict[TensorSpec, int] = {}
-    end = 0
-    for spec in specs:
-        offsets[spec] = end
-        end += spec.nbytes + (-spec.nbytes % 64)
-    return offsets, max(end + (-end % 4096), 4096)
+def _kilobytes(file: Path, name: str) -> int:
+    """The number on the line of a /proc file that starts with ``name``."""
+    line = next(line for line in file.read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1])
 
 
 def _memory_directory() -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from edgepack.artefacts import CheckResult, GoldenVectors, Package, TensorSpec
+from edgepack.artefacts import CheckResult, GoldenVectors, KernelInfo, Package, TensorSpec
 from edgepack.package import TargetContent, attach_envelope, write_package
 from edgepack.package.tar import TarWriter
 from edgepack.targets import load_target
@@ -22,6 +22,12 @@ INPUTS = (TensorSpec(name="x", dtype="float32", shape=(1, 3)),)
 OUTPUTS = (
     TensorSpec(name="y", dtype="float32", shape=(1, 2)),
     TensorSpec(name="label", dtype="int64", shape=()),
+)
+
+CALLS = (
+    KernelInfo(name="dense", rule="matmul", flops=96, nbytes=48),
+    KernelInfo(name="copy", rule="copy", flops=0, nbytes=16),
+    KernelInfo(name="dense", rule="matmul", flops=96, nbytes=48),
 )
 
 Edit = Callable[[dict[str, Any]], dict[str, Any] | bytes | None]
@@ -48,6 +54,7 @@ def content(target: str = "raspberrypi4", **changes: Any) -> TargetContent:
         "weights": b"weights that targets share",
         "arena_bytes": 128,
         "code_bytes": 12,
+        "calls": CALLS,
         "golden": golden(),
         "check": CheckResult(max_relative_error=1.5e-7, vectors=2, emulator="qemu-aarch64-static"),
         "source": {"sha256": hashlib.sha256(b"").hexdigest(), "format": "onnx", "file": "m.onnx"},

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgepack.cli import text
+from edgepack.cli import kernel_text, text
 from edgepack.cli.arguments import (
     check_version,
     model_name,
@@ -104,6 +104,12 @@ def compile_model(
             help="Largest error, relative to the largest value of an output.",
         ),
     ] = 1e-4,
+    report: Annotated[
+        bool,
+        typer.Option(
+            "--report", help="Show for each kernel which rule scheduled it, and its cost."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compile a model for one or more targets, and package it.
@@ -125,5 +131,6 @@ def compile_model(
             progress=say,
             warn=warn,
         )
-    result = text.compile_result(package)
-    show(result, text.compiled(result), as_json=as_json)
+    result = text.compile_result(package, report=report)
+    tables = f"{kernel_text.report(result)}\n\n" if report else ""
+    show(result, tables + text.compiled(result), as_json=as_json)

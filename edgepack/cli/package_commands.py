@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from edgepack.cli import text
+from edgepack.cli import kernel_text, text
 from edgepack.cli.arguments import check_version, parse_files
-from edgepack.cli.options import AsJson, OnePackageTarget, PackageFile, trust_option
+from edgepack.cli.options import AsJson, Identity, OnePackageTarget, PackageFile, trust_option
 from edgepack.cli.output import show
 from edgepack.errors import EdgepackError, PackageError, TrustError
 
@@ -116,16 +116,44 @@ def run(
 def bench(
     file: PackageFile,
     target: OnePackageTarget = None,
-    threads: Annotated[int, typer.Option("--threads", min=1, max=256)] = 1,
+    threads: Annotated[
+        int, typer.Option("--threads", min=1, max=64, help="Threads that the worker uses.")
+    ] = 1,
     seconds: Annotated[
         float, typer.Option("--seconds", min=0.1, max=3600.0, help="How long to measure.")
     ] = 5.0,
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="Then, as long again, measure each kernel call by itself."),
+    ] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device",
+            metavar="URL",
+            help="Measure on the device ssh://[user@]host[:port][/root]; nothing is installed there."
+            " Its own target is the default.",
+        ),
+    ] = None,
+    identity: Identity = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure latency, cold start and memory of a package here."""
-    from edgepack import build, package
+    """Measure a package's latency, cold start and memory.
 
-    result = build.bench_package(
-        package.read_package(file), target=target, threads=threads, seconds=seconds
+    Here, under qemu-user for another CPU, or on a device.
+    """
+    from edgepack import package
+    from edgepack.bench import bench_package
+    from edgepack.channels import ChannelOptions
+
+    result = bench_package(
+        package.read_package(file),
+        target=target,
+        threads=threads,
+        seconds=seconds,
+        profile=profile,
+        device=device,
+        options=ChannelOptions(identity=identity),
     )
-    show(result, text.bench(result), as_json=as_json)
+    layers = f"{kernel_text.profile(result['profile'])}\n\n" if profile else ""
+    show(result, layers + text.bench(result), as_json=as_json)

@@ -82,8 +82,8 @@ def _packaged(target: Fields) -> str:
     return f"target {target['name']} ({target['arch']})\n" + columns(rows)
 
 
-def compile_result(package: Package) -> dict[str, Any]:
-    """The ``--json`` fields of ``compile``."""
+def compile_result(package: Package, *, report: bool = False) -> dict[str, Any]:
+    """The ``--json`` fields of ``compile``; with ``report``, each target's kernels."""
     return {
         "package": str(package.path),
         "digest": package.digest,
@@ -97,6 +97,7 @@ def compile_result(package: Package) -> dict[str, Any]:
                 "arena_bytes": target.model["arena_bytes"],
                 "worker_bytes": target.sizes[target.worker],
                 "check": target.model["check"],
+                **({"kernels": [call.to_dict() for call in target.calls]} if report else {}),
             }
             for target in package.targets
         ],
@@ -137,6 +138,7 @@ def bench(result: Fields) -> str:
     emulated = ", emulated: the times are not the device's" if result["emulated"] else ""
     rows = [
         ("target", f"{result['target']}{emulated}"),
+        *([("device", result["device"])] if result["device"] else []),
         (
             "latency",
             f"{latency['median']:.3f} ms median, {latency['p95']:.3f} p95, {latency['min']:.3f} min",

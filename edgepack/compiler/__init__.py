@@ -5,6 +5,8 @@ lower       Relax → NHWC, fused, one PrimFunc a kernel
 schedules   loop order of each kernel for the target
 plan        arena, calls and constants, all fixed
 codegen     object file and C tables
+report      which rule took each kernel, and what it costs
+peak        a kernel that measures what the core could do
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ def compile_model(
     Raises ModelError for operators that have no lowering (all are named) and CompileError for a
     failure after that.
     """
-    from edgepack.compiler import codegen, frontend, lower, plan
+    from edgepack.compiler import codegen, frontend, lower, plan, report
 
     module = lower.lower(frontend.to_relax(imported.model), target, warn=warn)
     static = plan.make_plan(module, imported.inputs, imported.outputs)
@@ -37,9 +39,10 @@ def compile_model(
         inputs=imported.inputs,
         outputs=imported.outputs,
         kernels=codegen.emit_kernels(module, target),
-        plan_source=codegen.emit_plan(static, imported.inputs, imported.outputs),
+        plan_source=codegen.emit_plan(static, imported.inputs, imported.outputs, target),
         weights=static.weights,
         arena_bytes=static.arena_bytes,
+        calls=report.kernel_infos(static, module),
     )
 
 

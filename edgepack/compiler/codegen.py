@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgepack.artefacts import TensorSpec
+from edgepack.compiler import peak
 from edgepack.compiler.foreign import reason
 from edgepack.compiler.lower import llvm_target
 from edgepack.compiler.plan import Plan
@@ -45,7 +46,10 @@ SYMBOL_PREFIX = "__tvm_ffi_"
 
 
 def emit_kernels(module: IRModule, target: Target) -> bytes:
-    """Compile all PrimFuncs into one relocatable ELF object. Raises CompileError."""
+    """Compile all PrimFuncs, and the peak kernel, into one relocatable ELF object.
+
+    Raises CompileError.
+    """
     import tvm
     from tvm import tirx
 
@@ -54,6 +58,7 @@ def emit_kernels(module: IRModule, target: Target) -> bytes:
         for variable, function in module.functions.items()
         if isinstance(function, tirx.PrimFunc)
     }
+    functions[tvm.ir.GlobalVar(peak.SYMBOL)] = peak.peak_function(target)
     # Assertions would check, at every call, shapes that the plan has fixed.
     config = {"tirx.disable_assert": True}
     try:
@@ -76,9 +81,12 @@ def emit_kernels(module: IRModule, target: Target) -> bytes:
     return kernels
 
 
-def emit_plan(plan: Plan, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> str:
+def emit_plan(
+    plan: Plan, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], target: Target
+) -> str:
     """C source of the plan's tables and of the model's description."""
-    symbols = sorted({call.symbol for call in plan.calls if call.symbol})
+    symbols = sorted({call.symbol for call in plan.calls if call.symbol} | {peak.SYMBOL})
+    measured = peak.Peak.of(target)
     shapes = _Shapes()
     slots = [
         f"{{{s.place.value}, {_DTYPES[s.spec.dtype]}, {len(s.spec.shape)},"
@@ -105,7 +113,8 @@ def emit_plan(plan: Plan, inputs: Sequence[TensorSpec], outputs: Sequence[Tensor
         "static const ep_model model = {",
         f"    EP_ABI_VERSION, {len(inputs)}u, {len(outputs)}u, {len(slots)}u, {len(calls)}u,",
         f"    {len(args)}u, {plan.arena_bytes}u, {len(plan.weights)}u,",
-        "    inputs, outputs, slots, calls, args, shapes,",
+        f"    inputs, outputs, slots, calls, args, shapes, {target.cores}u,",
+        f"    {{{SYMBOL_PREFIX}{peak.SYMBOL}, {measured.values}u, {measured.flops}u}},",
         "};",
         "const ep_model *ep_model_get(void) { return &model; }",
     ]

@@ -1,13 +1,16 @@
 """model.json: what a target's model takes, gives and needs, and where it came from.
 
-    {"arena_bytes":1204224,"check":{"emulator":"","max_relative_error":2.1e-07,"skipped":"","vectors":3},
-     "code_bytes":134144,"format":1,"golden":{"count":3},
-     "inputs":[{"dtype":"float32","name":"input","shape":[1,3,224,224]}],"name":"mobilenet",
+    {"arena_bytes":1204224,"calls":[0,1,1],
+     "check":{"emulator":"","max_relative_error":2.1e-07,"skipped":"","vectors":3},"code_bytes":134144,"format":1,"golden":{"count":3},
+     "inputs":[{"dtype":"float32","name":"input","shape":[1,3,224,224]}],
+     "kernels":[{"bytes":602112,"flops":0,"name":"pad","rule":"generic"},…],"name":"mobilenet",
      "outputs":[{"dtype":"float32","name":"logits","shape":[1,1000]}],
      "source":{"file":"mobilenet_v2.onnx","format":"onnx","sha256":"…"},
      "target":{"arch":"aarch64","name":"raspberrypi4",…},"tolerance":0.0001,
      "tools":{"edgepack":"0.1.0","llvm":"22.1.0","onnx":"1.23.2","onnxruntime":"1.31.1","tvm":"0.27.0","zig":"0.17.1"},
      "version":"1.2.0","weights_bytes":13994496}
+
+``calls`` are the plan's calls in order, each the index of its line in ``kernels``.
 
 Reading checks every key and type except inside ``target`` and ``tools``: of a target only the name and
 the architecture matter to a reader, and a profile may gain fields without a new format.
@@ -19,7 +22,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgepack import canonical
-from edgepack.artefacts import DTYPE_BYTES, CheckResult, TensorSpec
+from edgepack.artefacts import DTYPE_BYTES, CheckResult, KernelInfo, TensorSpec
 from edgepack.package import golden
 from edgepack.package.oci import ARCHITECTURES
 
@@ -36,10 +39,15 @@ MAX_VECTORS = 64
 MAX_IO_BYTES = 1 << 30
 """All inputs and outputs together, each padded as in golden.bin."""
 
+MAX_KERNELS = 4096
+"""Different ones; with MAX_CALLS, within what a device's agent reads of one document."""
+MAX_CALLS = 1 << 15
+
 _KEYS = (
     *("format", "name", "version", "target", "inputs", "outputs", "arena_bytes", "weights_bytes"),
-    *("code_bytes", "tolerance", "golden", "check", "source", "tools"),
+    *("code_bytes", "tolerance", "golden", "check", "source", "tools", "kernels", "calls"),
 )
+_KERNEL = ("name", "rule", "flops", "bytes")
 _CHECK = ("max_relative_error", "vectors", "emulator", "skipped")
 
 
@@ -53,6 +61,7 @@ def build(
     arena_bytes: int,
     weights_bytes: int,
     code_bytes: int,
+    calls: Sequence[KernelInfo],
     tolerance: float,
     vectors: int,
     check: CheckResult,
@@ -60,6 +69,7 @@ def build(
     tools: dict[str, str],
 ) -> bytes:
     """The bytes of model.json; what a reader would refuse is a MalformedError here already."""
+    kernels = {kernel: number for number, kernel in enumerate(dict.fromkeys(calls))}
     data = canonical.encode(
         {
             "format": FORMAT,
@@ -71,6 +81,8 @@ def build(
             "arena_bytes": arena_bytes,
             "weights_bytes": weights_bytes,
             "code_bytes": code_bytes,
+            "kernels": [kernel.to_dict() for kernel in kernels],
+            "calls": [kernels[kernel] for kernel in calls],
             "tolerance": tolerance,
             "golden": {"count": vectors},
             "check": check.to_dict(),
@@ -97,6 +109,7 @@ def parse(data: bytes, where: str) -> dict[str, Any]:
     _check_check(model["check"], f"{where}.check")
     _check_source(model["source"], f"{where}.source")
     canonical.texts(model["tools"], f"{where}.tools")
+    calls(model, where)
     specs = (*tensors(model, "inputs", where), *tensors(model, "outputs", where))
     canonical.integer(golden.vector_bytes(specs), f"{where}: a vector", 1, MAX_IO_BYTES)
     return model
@@ -112,6 +125,26 @@ def tensors(model: dict[str, Any], key: str, where: str) -> tuple[TensorSpec, ..
     if len(set(names)) != len(names):
         raise canonical.MalformedError(f"{where}.{key} has two tensors of one name")
     return specs
+
+
+def calls(model: dict[str, Any], where: str) -> tuple[KernelInfo, ...]:
+    """The plan's calls of a model.json, checked."""
+    entries = canonical.items(model["kernels"], f"{where}.kernels", MAX_KERNELS)
+    kernels = [_kernel(entry, f"{where}.kernels[{i}]") for i, entry in enumerate(entries)]
+    numbers = canonical.items(model["calls"], f"{where}.calls", MAX_CALLS)
+    for number in numbers:
+        canonical.integer(number, f"{where}.calls", 0, len(kernels) - 1)
+    return tuple(kernels[number] for number in numbers)
+
+
+def _kernel(value: object, where: str) -> KernelInfo:
+    entry = canonical.members(value, where, _KERNEL)
+    return KernelInfo(
+        name=canonical.text(entry["name"], f"{where}.name"),
+        rule=canonical.text(entry["rule"], f"{where}.rule"),
+        flops=canonical.integer(entry["flops"], f"{where}.flops"),
+        nbytes=canonical.integer(entry["bytes"], f"{where}.bytes"),
+    )
 
 
 def _tensor(value: object, where: str) -> TensorSpec:

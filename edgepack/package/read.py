@@ -131,6 +131,7 @@ class _Reading:
             inputs=metadata.tensors(model, "inputs", what),
             outputs=metadata.tensors(model, "outputs", what),
             model=model,
+            calls=metadata.calls(model, what),
         )
         self._check_golden(packaged)
         return packaged

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgepack import canonical
-from edgepack.artefacts import CheckResult, GoldenVectors, Package, TensorSpec
+from edgepack.artefacts import CheckResult, GoldenVectors, KernelInfo, Package, TensorSpec
 from edgepack.errors import ConfigError, PackageError
 from edgepack.naming import NAME_RULE, is_name, parse_version
 from edgepack.package import golden, layout, metadata, oci
@@ -29,6 +29,8 @@ class TargetContent:
     weights: bytes = field(repr=False)
     arena_bytes: int
     code_bytes: int
+    calls: tuple[KernelInfo, ...]
+    """The calls of the plan, in order."""
     golden: GoldenVectors = field(repr=False)
     check: CheckResult
     source: dict[str, str]
@@ -116,6 +118,7 @@ def _target_blobs(name: str, version: str, content: TargetContent) -> tuple[Blob
         arena_bytes=content.arena_bytes,
         weights_bytes=len(content.weights),
         code_bytes=content.code_bytes,
+        calls=content.calls,
         tolerance=content.golden.tolerance,
         vectors=len(content.golden.inputs),
         check=content.check,

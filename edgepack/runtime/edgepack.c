@@ -6,6 +6,7 @@
  * outputs, then calls the kernels in order: no checks of shapes, no lookups, no allocation.
  */
 #include "plan.h"
+#include "pool.h"
 
 #include <string.h>
 
@@ -26,6 +27,7 @@ struct ep_session {
     ep_value *values;
     uint8_t *arena;
     const uint8_t *weights;
+    ep_pool pool;
 };
 
 enum { DL_CPU = 1, DL_INT = 0, DL_UINT = 1, DL_FLOAT = 2, DL_BOOL = 6, TAG_TENSOR = 7 };
@@ -50,6 +52,9 @@ size_t ep_num_inputs(const ep_model *model) { return model->num_inputs; }
 size_t ep_num_outputs(const ep_model *model) { return model->num_outputs; }
 size_t ep_weights_bytes(const ep_model *model) { return (size_t)model->weights_bytes; }
 size_t ep_arena_bytes(const ep_model *model) { return (size_t)model->arena_bytes; }
+uint32_t ep_cores(const ep_model *model) { return model->cores; }
+uint32_t ep_num_calls(const ep_model *model) { return model->num_calls; }
+uint64_t ep_peak_flops(const ep_model *model) { return model->peak.kernel ? model->peak.flops : 0; }
 
 const ep_tensor *ep_input(const ep_model *model, size_t index) {
     return index < model->num_inputs ? &model->inputs[index] : NULL;
@@ -108,7 +113,17 @@ int ep_session_init(ep_session **session, const ep_model *model, void *memory, s
         s->values[i].as.pointer = &s->tensors[model->args[i]];
     }
     *session = s;
-    return EP_OK;
+    return ep_pool_start(&s->pool, 1);
+}
+
+int ep_session_set_threads(ep_session *session, uint32_t threads) {
+    if (!session || threads < 1 || threads > EP_MAX_THREADS) return EP_ERR_ARGUMENT;
+    ep_pool_stop(&session->pool);
+    return ep_pool_start(&session->pool, threads);
+}
+
+void ep_session_close(ep_session *session) {
+    if (session) ep_pool_stop(&session->pool);
 }
 
 static int bind_arguments(ep_session *s, const void *const inputs[], void *const outputs[]) {
@@ -127,24 +142,60 @@ static int bind_arguments(ep_session *s, const void *const inputs[], void *const
     return EP_OK;
 }
 
-int ep_run(ep_session *s, const void *const inputs[], void *const outputs[]) {
+static int run_call(const ep_session *s, const ep_call *call) {
+    const ep_value *args = s->values + call->first;
+    if (call->kernel) {
+        ep_value result = {0};
+        return call->kernel(NULL, args, (int32_t)call->count, &result) != 0 ? EP_ERR_KERNEL : EP_OK;
+    }
+    const dl_tensor *from = args[0].as.pointer, *to = args[1].as.pointer;
+    const uint32_t source = s->model->args[call->first];
+    memcpy(to->data, from->data, (size_t)s->model->slots[source].nbytes);
+    return EP_OK;
+}
+
+/* Compiled twice: ep_run() has nothing of `ended` in it. */
+static inline int walk(ep_session *s, const void *const inputs[], void *const outputs[],
+                       void (*ended)(void *context), void *context) {
     if (!s || !outputs || (!inputs && s->model->num_inputs)) return EP_ERR_ARGUMENT;
-    const int status = bind_arguments(s, inputs, outputs);
+    int status = bind_arguments(s, inputs, outputs);
     if (status != EP_OK) return status;
 
-    for (uint32_t i = 0; i < s->model->num_calls; i++) {
-        const ep_call *call = &s->model->calls[i];
-        const ep_value *args = s->values + call->first;
-        if (call->kernel) {
-            ep_value result = {0};
-            if (call->kernel(NULL, args, (int32_t)call->count, &result) != 0) return EP_ERR_KERNEL;
-        } else {
-            const dl_tensor *from = args[0].as.pointer, *to = args[1].as.pointer;
-            const uint32_t source = s->model->args[call->first];
-            memcpy(to->data, from->data, (size_t)s->model->slots[source].nbytes);
-        }
+    ep_pool *const before = ep_pool_enter(&s->pool);
+    for (uint32_t i = 0; i < s->model->num_calls && status == EP_OK; i++) {
+        status = run_call(s, &s->model->calls[i]);
+        if (ended) ended(context);
     }
-    return EP_OK;
+    ep_pool_enter(before);
+    return status;
+}
+
+int ep_run(ep_session *s, const void *const inputs[], void *const outputs[]) {
+    return walk(s, inputs, outputs, NULL, NULL);
+}
+
+int ep_run_observed(ep_session *s, const void *const inputs[], void *const outputs[],
+                    void (*ended)(void *context), void *context) {
+    return walk(s, inputs, outputs, ended, context);
+}
+
+int ep_run_peak(const ep_model *model) {
+    float values[EP_PEAK_VALUES] __attribute__((aligned(EP_ALIGNMENT)));
+    const int64_t shape[] = {model->peak.values};
+    dl_tensor tensor = {0};
+    ep_value value = {0}, result = {0};
+    if (!model->peak.kernel || model->peak.values > EP_PEAK_VALUES) return EP_ERR_ARGUMENT;
+    for (uint32_t i = 0; i < model->peak.values; i++) values[i] = 1e-9f; /* no overflow, no denormals */
+    tensor.data = values;
+    tensor.device.type = DL_CPU;
+    tensor.ndim = 1;
+    tensor.dtype.code = DL_FLOAT;
+    tensor.dtype.bits = 32;
+    tensor.dtype.lanes = 1;
+    tensor.shape = shape;
+    value.type_index = TAG_TENSOR;
+    value.as.pointer = &tensor;
+    return model->peak.kernel(NULL, &value, 1, &result) != 0 ? EP_ERR_KERNEL : EP_OK;
 }
 
 const char *ep_strerror(int status) {
@@ -155,22 +206,10 @@ const char *ep_strerror(int status) {
     case EP_ERR_WEIGHTS: return "the weights are not those that the plan was made for";
     case EP_ERR_ALIGNMENT: return "a pointer is not aligned to 64 bytes";
     case EP_ERR_KERNEL: return "a kernel failed";
+    case EP_ERR_THREADS: return "the threads could not be started";
     default: return "unknown status";
     }
 }
-
-/* Kernels with a parallel loop start it through this pointer, which their object declares weak and
- * leaves empty (tvm, c_backend_api.h). One thread runs the one task that there is. */
-struct group { void *sync_handle; int32_t num_task; };
-typedef int parallel_task(int task_id, struct group *group, void *closure);
-
-static int run_alone(parallel_task *task, void *closure, int wanted) {
-    struct group group = {NULL, 1};
-    (void)wanted;
-    return task(0, &group, closure);
-}
-
-int (*__TVMBackendParallelLaunch)(parallel_task *, void *, int) = run_alone;
 
 #ifdef __ARM_EABI__
 /* What LLVM's 32-bit ARM code names and the EABI's runtime library calls otherwise (Run-time ABI for

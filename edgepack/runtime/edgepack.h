@@ -1,7 +1,7 @@
 /* edgepack.h - run a compiled model inside your own process.
  *
  * A compiled model is code (kernels and a static plan) plus one blob of weights. This header is the
- * whole interface to it; it is C99, needs no operating system and no allocator. The model is linked
+ * whole interface to it; it is C99 and needs no allocator, nor an operating system for one thread. The model is linked
  * in as an object or archive; the weights are wherever you put them: mapped from a file, in flash.
  *
  *     const ep_model *model = ep_model_get();
@@ -9,6 +9,9 @@
  *     ep_session *session;
  *     if (ep_session_init(&session, model, memory, ep_memory_bytes(model), weights, n_weights)) ...
  *     if (ep_run(session, inputs, outputs)) ...
+ *
+ * More threads than the caller's: ep_session_set_threads() once, and ep_session_close() at the end.
+ * Compiled with EP_NO_THREADS, the runtime knows one thread and needs no operating system.
  *
  * Rules that hold for every call:
  *   - A call that can fail returns EP_OK (0) or a negative ep_status; ep_strerror() puts it in words.
@@ -30,6 +33,7 @@ extern "C" {
 
 #define EP_ABI_VERSION 1 /* changes when anything below changes its meaning */
 #define EP_ALIGNMENT 64  /* bytes; of memory, weights, every input and every output */
+#define EP_MAX_THREADS 64
 
 typedef enum ep_status {
     EP_OK = 0,
@@ -37,7 +41,8 @@ typedef enum ep_status {
     EP_ERR_MEMORY = -2,    /* `memory` is smaller than ep_memory_bytes() */
     EP_ERR_WEIGHTS = -3,   /* the weights blob has not the size that the plan was made for */
     EP_ERR_ALIGNMENT = -4, /* a pointer is no multiple of EP_ALIGNMENT */
-    EP_ERR_KERNEL = -5     /* a kernel reported failure; outputs are undefined */
+    EP_ERR_KERNEL = -5,    /* a kernel reported failure; outputs are undefined */
+    EP_ERR_THREADS = -6    /* the system gives no more threads, or EP_NO_THREADS was set */
 } ep_status;
 
 typedef enum ep_dtype {
@@ -82,7 +87,7 @@ size_t ep_memory_bytes(const ep_model *model);  /* what ep_session_init() needs 
 
 /* ---- a session ------------------------------------------------------------------------------ */
 
-/* Lays a session out in `memory`. Reads nothing of `weights` but its address. */
+/* Lays a session out in `memory`, for one thread. Reads nothing of `weights` but its address. */
 int ep_session_init(ep_session **session, const ep_model *model, void *memory, size_t memory_bytes,
                     const void *weights, size_t weights_bytes);
 
@@ -90,6 +95,14 @@ int ep_session_init(ep_session **session, const ep_model *model, void *memory, s
  * outputs[i] holds ep_output(model, i)->nbytes bytes and is written whole. Inputs and outputs must
  * not overlap one another. */
 int ep_run(ep_session *session, const void *const inputs[], void *const outputs[]);
+
+/* Lets ep_run() use `threads` threads, 1 to EP_MAX_THREADS: its caller's and helpers, which start here,
+ * with stacks of 128 KiB from the system, and sleep between runs. Results do not depend on the number.
+ * Not during ep_run(). On failure the session has one thread. */
+int ep_session_set_threads(ep_session *session, uint32_t threads);
+
+/* Ends the helpers, if there are any, after which `memory` is the caller's again. */
+void ep_session_close(ep_session *session);
 
 const char *ep_strerror(int status); /* never NULL */
 

@@ -38,6 +38,15 @@ typedef struct ep_call {
     uint32_t count;
 } ep_call;
 
+/* Multiplies and adds in registers alone, as fast as the core can: what a profile calls its peak. */
+typedef struct ep_peak {
+    ep_kernel *kernel; /* NULL: none was linked in */
+    uint32_t values;   /* float32 elements of its one argument, read and written; up to EP_PEAK_VALUES */
+    uint64_t flops;    /* of one call */
+} ep_peak;
+
+enum { EP_PEAK_VALUES = 2048 };
+
 struct ep_model {
     uint32_t abi_version;
     uint32_t num_inputs, num_outputs, num_slots, num_calls, num_args;
@@ -47,6 +56,21 @@ struct ep_model {
     const ep_call *calls;
     const uint32_t *args; /* slot numbers */
     const int64_t *shapes;
+    uint32_t cores; /* of the target profile: how many threads a worker uses if nobody says */
+    ep_peak peak;
 };
+
+/* ---- for the worker, which measures --------------------------------------------------------- */
+
+uint32_t ep_cores(const ep_model *model);
+uint32_t ep_num_calls(const ep_model *model);
+uint64_t ep_peak_flops(const ep_model *model); /* of one ep_run_peak(); 0: there is no such kernel */
+
+/* ep_run() that tells when each call has ended: `ended(context)`, in the plan's order. */
+int ep_run_observed(ep_session *session, const void *const inputs[], void *const outputs[],
+                    void (*ended)(void *context), void *context);
+
+/* Calls the peak kernel once, on this thread. */
+int ep_run_peak(const ep_model *model);
 
 #endif

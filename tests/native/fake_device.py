@@ -87,6 +87,7 @@ def _link(tag: int, elements: int, all_dtypes: bool, target: Target) -> bytes:
         plan_source=defines + SOURCE.read_text(),
         weights=b"",
         arena_bytes=0,
+        calls=(),
     )
     return toolchain.link_worker(compiled).worker
 

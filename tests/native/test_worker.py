@@ -176,15 +176,58 @@ def test_a_kernel_that_fails_is_answered_and_the_next_run_is_right(make: Any) ->
     assert "kernel failed" in stderr
 
 
+OBSERVE, CLOCK, MEMORY, PEAK = (struct.pack("<IIQ", MAGIC, op, 0) for op in (2, 3, 4, 5))
+
+
+def test_an_observed_run_is_followed_by_the_time_of_each_call(make: Any) -> None:
+    model = FakeModel(all_dtypes=True)
+    worker = make(model)
+    worker.reply()
+    calls = 1 + sum(spec.name != "x" for spec in model.inputs)
+    for run in (1, 2):
+        worker.memory[:16] = struct.pack("<4f", 1, 2, 3, run)
+        worker.send(OBSERVE)
+        status, total = worker.reply()
+        times = struct.unpack(f"<{calls}Q", worker.process.stdout.read(8 * calls))
+        assert (status, 0 < sum(times) <= total) == (0, True)
+    worker.memory[:4] = struct.pack("<f", -1001)
+    worker.send(OBSERVE + CLOCK)
+    assert worker.reply()[0] == -5
+    assert worker.reply()[0] == 0, "no times follow a failure"
+    assert worker.leave()[0] == 0
+
+
+def test_it_tells_clock_memory_and_that_this_model_has_no_peak_kernel(
+    make: Any, program: Path
+) -> None:
+    def clock() -> int:
+        done = subprocess.run([program, "clock"], stdout=subprocess.PIPE, check=True)
+        magic, status, value = struct.unpack("<IiQ", done.stdout)
+        assert (magic, status) == (MAGIC, 0)
+        return int(value)
+
+    worker = make()
+    worker.reply()
+    before = clock()
+    worker.send(CLOCK + MEMORY + PEAK)
+    now, memory, peak = (worker.reply() for _ in range(3))
+    assert before <= now[1] <= clock()
+    rollup = Path(f"/proc/{worker.process.pid}/smaps_rollup").read_text()
+    resident = next(line for line in rollup.splitlines() if line.startswith("Rss:")).split()[1]
+    assert 0 < memory[1] <= int(resident) * 1024 + (1 << 20)
+    assert peak == (0, 0)
+
+
 @pytest.mark.parametrize(
     "message",
     [
         struct.pack("<IIQ", MAGIC ^ 1, 1, 0),
-        struct.pack("<IIQ", MAGIC, 2, 0),
+        struct.pack("<IIQ", MAGIC, 0, 0),
+        struct.pack("<IIQ", MAGIC, 6, 0),
         struct.pack("<IIQ", MAGIC, 1, 1),
         RUN[:7],
     ],
-    ids=["magic", "operation", "not zero", "cut"],
+    ids=["magic", "operation 0", "operation 6", "not zero", "cut"],
 )
 def test_a_request_that_is_none_ends_it(make: Any, message: bytes) -> None:
     worker = make()

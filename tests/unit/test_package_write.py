@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgepack.artefacts import CheckResult, GoldenVectors, TensorSpec
+from edgepack.artefacts import CheckResult, GoldenVectors, KernelInfo, TensorSpec
 from edgepack.errors import ConfigError, EdgepackError, PackageError, TrustError
 from edgepack.package import (
     attach_envelope,
@@ -23,7 +23,7 @@ from edgepack.package import (
     write_package,
     write_thin,
 )
-from tests.package_samples import INPUTS, content, golden, unpack, write
+from tests.package_samples import CALLS, INPUTS, content, golden, unpack, write
 
 
 def test_the_same_contents_give_the_same_bytes(tmp_path: Path) -> None:
@@ -56,6 +56,9 @@ def test_what_was_written_is_what_is_read(tmp_path: Path) -> None:
     assert pi.model["target"] == given.target.to_dict()
     assert pi.model["check"] == given.check.to_dict()
     assert pi.model["tools"] == given.tools
+    assert pi.calls == given.calls == CALLS
+    assert len(pi.model["kernels"]) == 2, "each kernel once"
+    assert pi.model["calls"] == [0, 1, 0]
     assert pi.sizes[pi.weights] == pi.model["weights_bytes"] == len(given.weights)
 
 
@@ -207,6 +210,8 @@ def _golden(**changes: Any) -> GoldenVectors:
         ({"source": {"sha256": "0", "format": "", "file": ""}}, "64 lower-case"),
         ({"tools": {"zig": 1}}, "tools.zig is not a string"),
         ({"arena_bytes": -1}, "arena_bytes is -1"),
+        ({"calls": (KernelInfo(name="k", rule="r", flops=-1, nbytes=0),)}, "flops is -1"),
+        ({"calls": CALLS * (1 << 14)}, "calls has 49152 elements"),
     ],
 )
 def test_contents_that_do_not_fit_together_are_refused(

@@ -1,4 +1,4 @@
-//! edgepack.h as Zig sees it, and the layout of the memory that worker and agent share.
+//! edgepack.h, and of plan.h what the worker needs, as Zig sees them, and the layout of the memory that worker and agent share.
 //! Every declaration here mirrors one there; abi_version changes with EP_ABI_VERSION.
 
 const std = @import("std");
@@ -8,6 +8,9 @@ pub const alignment: usize = 64;
 
 pub const status_weights: i32 = -3;
 pub const status_memory: i32 = -2;
+pub const status_argument: i32 = -1;
+
+pub const max_threads: u32 = 64;
 
 /// A failed system call is answered as this minus its errno, so that no ep_status is mistaken for one.
 pub const status_errno_base: i32 = -100;
@@ -51,7 +54,22 @@ pub extern fn ep_session_init(
     weights_bytes: usize,
 ) c_int;
 pub extern fn ep_run(session: *Session, inputs: [*]const [*]const u8, outputs: [*]const [*]u8) c_int;
+pub extern fn ep_session_set_threads(session: *Session, threads: u32) c_int;
+pub extern fn ep_session_close(session: *Session) void;
 pub extern fn ep_strerror(status: c_int) [*:0]const u8;
+
+// Of plan.h, for the worker alone.
+pub extern fn ep_cores(model: *const Model) u32;
+pub extern fn ep_num_calls(model: *const Model) u32;
+pub extern fn ep_peak_flops(model: *const Model) u64;
+pub extern fn ep_run_peak(model: *const Model) c_int;
+pub extern fn ep_run_observed(
+    session: *Session,
+    inputs: [*]const [*]const u8,
+    outputs: [*]const [*]u8,
+    ended: *const fn (context: *anyopaque) callconv(.c) void,
+    context: *anyopaque,
+) c_int;
 
 /// Where the tensors lie in the shared memory: inputs in order, then outputs in order, each at the
 /// next multiple of `alignment`, the whole rounded up to a page of 4096 bytes.

@@ -1,9 +1,16 @@
 //! `worker serve`: run the model whenever the parent asks.
 //!
-//! Messages are 16 bytes, little-endian. To the worker: {u32 magic, u32 operation, u64 0}; operation 1
-//! runs the model on what lies in the shared memory. From the worker: {u32 magic, i32 status, u64 value};
-//! the first one, unasked, says that it is ready (value: bytes of memory) or why not, each later one
-//! answers a run (value: nanoseconds). End of input is the order to leave.
+//! Messages are 16 bytes, little-endian. To the worker: {u32 magic, u32 operation, u64 0}; from the worker:
+//! {u32 magic, i32 status, u64 value}. The first one, unasked, says that it is ready (value: bytes of
+//! memory) or why not; each later one answers a request:
+//!
+//!     1  run the model on what lies in the shared memory; value: nanoseconds
+//!     2  the same with every call timed; where status is 0, one u64 a call of the plan follows: nanoseconds
+//!     3  value: the monotonic clock in nanoseconds
+//!     4  value: peak resident memory in bytes
+//!     5  value: the core's measured peak in FLOP/s
+//!
+//! End of input is the order to leave.
 //!
 //! There is no PR_SET_PDEATHSIG on purpose: it follows the parent *thread* that forked, and the agent
 //! starts workers from threads that come and go. When the agent dies, stdin ends; in the middle of a
@@ -11,11 +18,12 @@
 
 const std = @import("std");
 const abi = @import("abi.zig");
+const measure = @import("measure.zig");
 const terminal = @import("terminal.zig");
 const linux = std.os.linux;
 
 const magic: u32 = 0x31575045; // "EPW1"
-const operation_run: u32 = 1;
+const Operation = enum(u32) { run = 1, observe = 2, clock = 3, memory = 4, peak = 5, _ };
 
 /// More tensors than this no model has; it bounds the tables on the stack.
 const max_tensors = 256;
@@ -35,19 +43,32 @@ const Failed = error{Failed};
 var tensors: [2 * max_tensors][*]u8 = undefined;
 
 /// Exit code of the process: 0 after end of input, 1 after any failure.
-pub fn run(weights_path: [*:0]const u8, shared_name: [*:0]const u8) u8 {
+pub fn run(weights_path: [*:0]const u8, shared_name: [*:0]const u8, threads: u32) u8 {
     var status: i32 = 0;
-    const session = prepare(weights_path, shared_name, &status) catch {
+    const session = prepare(weights_path, shared_name, threads, &status) catch {
         _ = reply(status, 0);
         return 1;
     };
+    defer abi.ep_session_close(session);
     const model = abi.ep_model_get();
     if (!reply(0, abi.ep_memory_bytes(model))) return 1;
     const inputs = abi.ep_num_inputs(model);
-    return answerRequests(session, @ptrCast(tensors[0..inputs].ptr), tensors[inputs..].ptr);
+    const work: Work = .{ .session = session, .inputs = @ptrCast(tensors[0..inputs].ptr), .outputs = tensors[inputs..].ptr };
+    return answerRequests(&work);
 }
 
-fn answerRequests(session: *abi.Session, inputs: [*]const [*]const u8, outputs: [*]const [*]u8) u8 {
+/// `worker clock`: what a request for the clock is answered with.
+pub fn tellTime() u8 {
+    return if (reply(0, measure.now())) 0 else 1;
+}
+
+const Work = struct {
+    session: *abi.Session,
+    inputs: [*]const [*]const u8,
+    outputs: [*]const [*]u8,
+};
+
+fn answerRequests(work: *const Work) u8 {
     while (true) {
         var request: Request = undefined;
         switch (readWhole(std.mem.asBytes(&request))) {
@@ -55,25 +76,65 @@ fn answerRequests(session: *abi.Session, inputs: [*]const [*]const u8, outputs: 
             .broken => return 1,
             .whole => {},
         }
-        if (request.magic != magic or request.operation != operation_run or request.zero != 0) {
-            terminal.complain(&.{"a request that is none"});
-            return 1;
-        }
-        const started = now();
-        const status = abi.ep_run(session, inputs, outputs);
-        const elapsed = now() - started;
-        if (status != 0) terminal.complain(&.{ "run: ", std.mem.span(abi.ep_strerror(status)) });
-        if (!reply(status, elapsed)) return 1;
+        if (request.magic != magic or request.zero != 0) return refuse();
+        const operation: Operation = @fromBackingInt(request.operation);
+        const answered = switch (operation) {
+            .run => answerRun(work),
+            .observe => answerObserved(work),
+            .clock => reply(0, measure.now()),
+            .memory => reply(0, measure.peakMemory()),
+            .peak => reply(0, measure.peak()),
+            _ => return refuse(),
+        };
+        if (!answered) return 1;
     }
 }
 
+fn refuse() u8 {
+    terminal.complain(&.{"a request that is none"});
+    return 1;
+}
+
+fn answerRun(work: *const Work) bool {
+    const started = measure.now();
+    const status = abi.ep_run(work.session, work.inputs, work.outputs);
+    const elapsed = measure.now() - started;
+    complainOf(status);
+    return reply(status, elapsed);
+}
+
+fn answerObserved(work: *const Work) bool {
+    // Mapped by the first such request, for good: who asks once asks again.
+    const store = struct {
+        var times: ?[]u64 = null;
+    };
+    const times = store.times orelse blk: {
+        var status: i32 = 0;
+        const bytes = @max(1, abi.ep_num_calls(abi.ep_model_get())) * @sizeOf(u64);
+        const memory = mapPrivate("times", bytes, &status) catch return reply(status, 0);
+        const mapped: [*]u64 = @ptrCast(@alignCast(memory));
+        store.times = mapped[0..abi.ep_num_calls(abi.ep_model_get())];
+        break :blk store.times.?;
+    };
+    const started = measure.now();
+    const status = measure.runObserved(work.session, work.inputs, work.outputs, times);
+    const elapsed = measure.now() - started;
+    complainOf(status);
+    if (!reply(status, elapsed)) return false;
+    return status != 0 or terminal.writeAll(1, std.mem.sliceAsBytes(times));
+}
+
+fn complainOf(status: c_int) void {
+    if (status != 0) terminal.complain(&.{ "run: ", std.mem.span(abi.ep_strerror(status)) });
+}
+
 /// Maps everything the model needs and lays the session out; on failure `status` says why.
-fn prepare(weights_path: [*:0]const u8, shared_name: [*:0]const u8, status: *i32) Failed!*abi.Session {
+fn prepare(weights_path: [*:0]const u8, shared_name: [*:0]const u8, threads: u32, status: *i32) Failed!*abi.Session {
     const model = abi.ep_model_get();
     if (abi.ep_abi_version(model) != abi.abi_version or
         abi.ep_num_inputs(model) > max_tensors or abi.ep_num_outputs(model) > max_tensors)
     {
-        status.* = -1;
+        status.* = abi.status_argument;
         return complain("the model is made for another runtime");
     }
     _ = linux.prctl(@backingInt(linux.PR.SET_NO_NEW_PRIVS), 1, 0, 0, 0);
@@ -84,9 +145,10 @@ fn prepare(weights_path: [*:0]const u8, shared_name: [*:0]const u8, status: *i32
     placeTensors(model, shared);
 
     const memory_bytes = abi.ep_memory_bytes(model);
-    const memory = try map("memory", @max(memory_bytes, 1), .{ .READ = true, .WRITE = true }, .{ .TYPE = .PRIVATE, .ANONYMOUS = true }, -1, status);
+    const memory = try mapPrivate("memory", @max(memory_bytes, 1), status);
     var session: ?*abi.Session = null;
     status.* = abi.ep_session_init(&session, model, memory, memory_bytes, weights, abi.ep_weights_bytes(model));
+    if (status.* == 0 and threads > 1) status.* = abi.ep_session_set_threads(session.?, threads);
     if (status.* != 0) return complain(std.mem.span(abi.ep_strerror(status.*)));
     return session.?;
 }
@@ -159,6 +221,10 @@ fn fileSize(fd: i32) u64 {
     return if (linux.errno(@as(usize, linux.llseek(fd, 0, &size, linux.SEEK.END))) == .SUCCESS) @intCast(size) else 0;
 }
 
+fn mapPrivate(what: []const u8, bytes: usize, status: *i32) Failed![*]u8 {
+    return map(what, bytes, .{ .READ = true, .WRITE = true }, .{ .TYPE = .PRIVATE, .ANONYMOUS = true }, -1, status);
+}
+
 fn map(what: []const u8, bytes: usize, protection: linux.PROT, flags: linux.MAP, fd: i32, status: *i32) Failed![*]u8 {
     const result = linux.mmap(null, bytes, protection, flags, fd, 0);
     if (linux.errno(result) == .SUCCESS) return @ptrFromInt(result);
@@ -191,10 +257,4 @@ fn readWhole(buffer: []u8) Read {
         filled += result;
     }
     return .whole;
-}
-
-fn now() u64 {
-    var time: linux.timespec = undefined;
-    _ = linux.clock_gettime(.MONOTONIC, &time);
-    return @as(u64, @intCast(time.sec)) * std.time.ns_per_s + @as(u64, @intCast(time.nsec));
 }

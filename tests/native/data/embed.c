@@ -64,7 +64,14 @@ int main(int argc, char **argv) {
     inputs[0] = first;
     EXPECT(strcmp(ep_strerror(EP_ERR_ALIGNMENT), ep_strerror(EP_OK)) != 0);
 
-    for (int repeat = 0; repeat < 3; repeat++) EXPECT(ep_run(session, inputs, outputs) == EP_OK);
+    EXPECT(ep_session_set_threads(NULL, 2) == EP_ERR_ARGUMENT);
+    EXPECT(ep_session_set_threads(session, 0) == EP_ERR_ARGUMENT);
+    EXPECT(ep_session_set_threads(session, EP_MAX_THREADS + 1) == EP_ERR_ARGUMENT);
+    for (uint32_t threads = 1; threads <= 3; threads++) {
+        EXPECT(ep_session_set_threads(session, threads) == EP_OK);
+        EXPECT(ep_run(session, inputs, outputs) == EP_OK);
+    }
+    ep_session_close(session);
     for (size_t i = 0; i < ep_num_outputs(model); i++)
         fwrite(outputs[i], 1, ep_output(model, i)->nbytes, stdout);
     for (size_t i = 0; i < EP_ALIGNMENT; i++) EXPECT(memory[bytes + i] == 0xA5);
