@@ -10,10 +10,12 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from edgepack.errors import CompileError
+
 CONVOLUTION = "edgepack.convolution"
 """Annotation of a convolution's stage: JSON of layout, strides, padding, dilation and groups."""
 TRANSPOSED = "edgepack.transposed"
-"""The same of a transposed convolution's."""
+"""Annotation of a transposed convolution's: JSON of strides, padding, groups and output size."""
 
 Legalization = Callable[[Any, Any], Any]
 
@@ -96,53 +98,74 @@ def _conv2d_transpose(builder: Any, call: Any) -> Any:
     attrs = call.attrs
     if (str(attrs.data_layout), str(attrs.kernel_layout)) != ("NHWC", "HWIO"):
         return _default("relax.nn.conv2d_transpose")(builder, call)
+    data, weight = call.args
     geometry = {
-        "layout": "NHWC",
         "strides": _integers(attrs.strides),
         "padding": _integers(attrs.padding),
-        "dilation": _integers(attrs.dilation),
         "groups": int(attrs.groups),
         "output": _integers(call.ty.shape)[1:3],
     }
     return builder.call_te(
-        transposed_convolution, *call.args, geometry, primfunc_name_hint="conv2d_transpose"
+        transposed_convolution,
+        data,
+        _dilated(weight, _integers(attrs.dilation)),
+        geometry,
+        primfunc_name_hint="conv2d_transpose",
     )
+
+
+def _dilated(weight: Any, dilation: Sequence[int]) -> Any:
+    """A kernel [KH, KW, C, O] with zeros between its taps, so that its own dilation is 1."""
+    import numpy as np
+    from tvm import ir, relax
+
+    if tuple(dilation) == (1, 1):
+        return weight
+    if not isinstance(weight, ir.GenericConst):
+        raise CompileError(
+            "a transposed convolution with dilation has weights that are computed by the model",
+            "export the model with constant weights, or without dilation",
+        )
+    array = weight.value.numpy()
+    rows, columns = ((k - 1) * d + 1 for k, d in zip(array.shape, dilation, strict=False))
+    spread = np.zeros((rows, columns, *array.shape[2:]), array.dtype)
+    spread[:: dilation[0], :: dilation[1]] = array
+    return relax.const(spread)
 
 
 def transposed_convolution(data: Any, weight: Any, geometry: dict[str, Any]) -> Any:
     """A transposed convolution of [N, H, W, C] with [KH, KW, C, O / groups], as [N, H, W, O].
 
-    Written as a gather: output row y takes input row (y + top - kh * dilation) / stride wherever
-    that is a whole number inside the image.
+    Written as a gather that meets no zeros: output row y = q * stride + r - top takes kernel rows
+    r, r + stride, … of input rows q, q - 1, …
     """
     from tvm import te, tirx
 
     batch, height, width, channels = [int(extent) for extent in data.shape]
     rows, columns, _, out = [int(extent) for extent in weight.shape]
-    (down, across), (far_y, far_x) = geometry["strides"], geometry["dilation"]
+    down, across = geometry["strides"]
     top, left = geometry["padding"][:2]
     out_height, out_width = geometry["output"]
     groups = int(geometry["groups"])
     depth = channels // groups
-    ry = te.reduce_axis((0, rows), "ry")
-    rx = te.reduce_axis((0, columns), "rx")
+    ry = te.reduce_axis((0, -(-rows // down)), "ry")
+    rx = te.reduce_axis((0, -(-columns // across)), "rx")
     rc = te.reduce_axis((0, depth), "rc")
+    zero = tirx.const(0, data.dtype)
 
     def element(n: Any, y: Any, x: Any, o: Any) -> Any:
-        row, column = y + top - ry * far_y, x + left - rx * far_x
-        inside = tirx.all(
-            row >= 0,
-            column >= 0,
-            row < height * down,
-            column < width * across,
-            tirx.floormod(row, down) == 0,
-            tirx.floormod(column, across) == 0,
-        )
+        kh = tirx.floormod(y + top, down) + ry * down
+        kw = tirx.floormod(x + left, across) + rx * across
+        row = tirx.floordiv(y + top, down) - ry
+        column = tirx.floordiv(x + left, across) - rx
         channel = rc if groups == 1 else tirx.floordiv(o, out) * depth + rc
-        value = data(n, tirx.floordiv(row, down), tirx.floordiv(column, across), channel)
-        value = tirx.if_then_else(inside, value, tirx.const(0, data.dtype))
         result = o if groups == 1 else tirx.floormod(o, out)
-        return te.sum(value * weight(ry, rx, channel, result), axis=[ry, rx, rc])
+        inside = tirx.all(row >= 0, row < height, column >= 0, column < width)
+        value = tirx.if_then_else(inside, data(n, row, column, channel), zero)
+        tap = tirx.if_then_else(
+            tirx.all(kh < rows, kw < columns), weight(kh, kw, channel, result), zero
+        )
+        return te.sum(value * tap, axis=[ry, rx, rc])
 
     return te.compute(
         (batch, out_height, out_width, out * groups),

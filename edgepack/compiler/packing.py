@@ -36,12 +36,17 @@ def pack(array: np.ndarray, description: str) -> np.ndarray:
 def _panels(array: np.ndarray, arguments: Mapping[str, Any]) -> np.ndarray:
     """[group][panel][term][lane] of an array whose last axis, after ``order``, holds the results.
 
-    Each of ``panels`` is (count, width, padded): lanes from width to padded are zero.
+    Each of ``panels`` is (count, width, padded): lanes from width to padded are zero. Where the
+    groups are parts of the axis before the last (``inputs_grouped``), they are moved to the last.
     """
     import numpy as np
 
     groups = int(arguments["groups"])
     ordered = np.transpose(array, arguments["order"])
+    if arguments.get("inputs_grouped"):
+        *taps, inputs, out = ordered.shape
+        split = ordered.reshape(*taps, groups, inputs // groups, out)
+        ordered = np.moveaxis(split, -3, -2).reshape(*taps, inputs // groups, groups * out)
     terms = ordered.reshape(-1, groups, ordered.shape[-1] // groups)
     parts = []
     for group in range(groups):

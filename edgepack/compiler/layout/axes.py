@@ -54,7 +54,8 @@ def _split(rewriter: Rewriter, call: Any) -> list[Tensor]:
     data, sections = rewriter.tensor(call.args[0]), call.attrs.indices_or_sections
     order = _any_order(data)
     (axis,) = _renamed([call.attrs.axis], order)
-    sections = sections if isinstance(sections, int) else [int(place) for place in sections]
+    count = getattr(sections, "value", sections)  # an IntImm: so many equal parts
+    sections = int(count) if isinstance(count, int) else [int(place) for place in sections]
     parts = rewriter.emitter.emit(relax.op.split(data.at(order), sections, axis))
     return [
         rewriter.tensor_of(

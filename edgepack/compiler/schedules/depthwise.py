@@ -147,7 +147,7 @@ class _Writer:
         values = Values(memory=self.request.memory, inlined=self.request.group.inlined)
         position = self.geometry.position(n, line, across, channel)
         scalar = values.at(self.geometry.data, position, True)
-        return emit.load(scalar.source, emit.lanes_of(scalar.indices[0], lanes))
+        return emit.widened(scalar, lanes)
 
 
 def _covered(

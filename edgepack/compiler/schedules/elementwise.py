@@ -34,8 +34,8 @@ def schedule(request: Request) -> Nest | None:
         return None
     count = len(request.prefix)
     variables = [variable for variable, _ in stage.axes]
-    everywhere = Values(memory=request.memory, inlined=group.inlined)
-    value = everywhere.of_stage(stage, variables, guarded=True)
+    everywhere = Values(memory=request.memory, inlined=group.inlined, looking=True)
+    value = everywhere.of_stage(stage, variables)
     walk = walk_of(value, flat_index(stage.shape, variables), variables)
     extents = [1] * count + list(stage.shape[count:])
     merged = merge(extents, walk)

@@ -121,6 +121,11 @@ def lanes_of(start: Any, lanes: int) -> Any:
     return start if lanes == 1 else tirx.Ramp(start, index(1), lanes)
 
 
+def widened(scalar: Any, lanes: int) -> Any:
+    """The load of one element of a dense vector as a load of ``lanes`` elements from there on."""
+    return load(scalar.source, lanes_of(scalar.indices[0], lanes))
+
+
 def splat(value: Any, lanes: int) -> Any:
     """``value`` in every lane."""
     from tvm import tirx

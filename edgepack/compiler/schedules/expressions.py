@@ -51,6 +51,8 @@ def _fields(kind: Hashable) -> tuple[str, ...]:
         return ("value",)
     if kind is tirx.Not:
         return ("a",)
+    if kind is tirx.Let:
+        return ("value", "body")
     return ("a", "b") if hasattr(kind, "a") and hasattr(kind, "b") else ()
 
 
@@ -84,23 +86,28 @@ def uses(expression: Any, variable: Any) -> bool:
 
 
 def rebuild(
-    expression: Any, variables: Mapping[Any, Any], load: Load, guarded: bool = False
+    expression: Any,
+    variables: Mapping[Any, Any],
+    load: Load,
+    guarded: bool = False,
+    replacing: bool = True,
 ) -> Any:
     """The expression with ``variables`` replaced and every load made anew by ``load``.
 
-    Elementary functions become arithmetic that vectorises (mathematics.py).
+    Elementary functions become arithmetic that vectorises (mathematics.py), unless the expression is
+    only to be looked at (``replacing`` false).
     """
     from tvm import ir, tirx
 
     def again(child: Any, under_condition: bool = guarded) -> Any:
-        return rebuild(child, variables, load, under_condition)
+        return rebuild(child, variables, load, under_condition, replacing)
 
     if isinstance(expression, tirx.Var):
         return variables.get(expression, expression)
     if isinstance(expression, ir.TensorLoad):
         return load(expression.source, [again(i) for i in expression.indices], guarded)
     if isinstance(expression, ir.Call):
-        return _call(expression, again)
+        return _call(expression, again, replacing)
     if isinstance(expression, tirx.Select):
         condition = again(expression.condition)
         return tirx.Select(condition, again(expression.true_value), again(expression.false_value))
@@ -109,11 +116,28 @@ def rebuild(
     if isinstance(expression, tirx.Not):
         return tirx.Not(again(expression.a))
     if hasattr(expression, "a") and hasattr(expression, "b"):
-        return type(expression)(again(expression.a), again(expression.b))
+        return _binary(type(expression), again(expression.a), again(expression.b))
     return expression
 
 
-def _call(call: Any, again: Callable[..., Any]) -> Any:
+def _binary(kind: Any, left: Any, right: Any) -> Any:
+    from tvm import tirx
+
+    if kind in (tirx.EQ, tirx.NE) and "bool" in str(left.ty):  # LLVM has no vector form of these
+        left, right = tirx.Cast("int8", left), tirx.Cast("int8", right)
+    return kind(left, right)
+
+
+def has_functions(expression: Any) -> bool:
+    """Whether the expression calls an elementary function, which becomes much arithmetic."""
+    from tvm import ir
+
+    return any(
+        isinstance(node, ir.Call) and node.op.name in REPLACEMENTS for node in visit(expression)
+    )
+
+
+def _call(call: Any, again: Callable[..., Any], replacing: bool) -> Any:
     from tvm import ir
 
     name = getattr(call.op, "name", "")
@@ -123,7 +147,7 @@ def _call(call: Any, again: Callable[..., Any]) -> Any:
     else:
         arguments = [again(argument) for argument in call.args]
     replacement = REPLACEMENTS.get(name)
-    if replacement is not None:
+    if replacing and replacement is not None:
         value = replacement(*arguments)
         if value is not None:
             return value

@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgepack.compiler.schedules.expressions import (
+    has_functions,
     is_cheap,
     is_movement,
     loads,
     rebuild,
     same,
     simplified,
-    visit,
 )
-from edgepack.compiler.schedules.mathematics import REPLACEMENTS
 from edgepack.compiler.schedules.stages import Kernel, Stage
 
 
@@ -105,7 +104,7 @@ def _epilogue_of(
     root = users[0]
     if root.is_reduction or root.shape != stage.shape:
         return None
-    if root.shape and root.shape[-1] < _NARROW and _has_functions(root, inlined):
+    if root.shape and root.shape[-1] < _NARROW and _calls_functions(root, inlined):
         return None
     positions: list[list[Any]] = []
     collect_positions(root, stage, inlined, positions)
@@ -126,16 +125,13 @@ _NARROW = 8
 own, which takes the whole tensor as one run."""
 
 
-def _has_functions(root: Stage, inlined: Sequence[Stage]) -> bool:
+def _calls_functions(root: Stage, inlined: Sequence[Stage]) -> bool:
     """Whether computing ``root`` calls an elementary function."""
-    from tvm import ir
-
     pending = [root]
     while pending:
         stage = pending.pop()
-        for node in visit(stage.value):
-            if isinstance(node, ir.Call) and node.op.name in REPLACEMENTS:
-                return True
+        if has_functions(stage.value):
+            return True
         pending += [s for s in inlined if any(s.buffer.same_as(x) for x in stage.sources)]
     return False
 
@@ -161,9 +157,9 @@ def collect_positions(
         if stage is None:
             return tirx.BufferLoad(buffer, position)
         axes = {axis: where for (axis, _), where in zip(stage.axes, position, strict=True)}
-        return rebuild(stage.value, axes, load, guarded)
+        return rebuild(stage.value, axes, load, guarded, False)
 
-    rebuild(root.value, {}, load)
+    rebuild(root.value, {}, load, replacing=False)
 
 
 def shared_axes(kernel: Kernel, groups: Sequence[Group]) -> int:

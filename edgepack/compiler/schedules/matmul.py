@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgepack.compiler.operators import TRANSPOSED
 from edgepack.compiler.schedules import emit
 from edgepack.compiler.schedules.axes import Walk, merge, steps_along, walk_of
 from edgepack.compiler.schedules.expressions import flat_index, index, rebuild, same, uses
@@ -53,7 +54,12 @@ class Product:
 def schedule(request: Request) -> Nest | None:
     """Take a float sum of products of which one operand walks memory along the last axis."""
     main = request.group.main
-    if main is None or not is_product(main) or str(main.buffer.dtype) != "float32":
+    if (
+        main is None
+        or TRANSPOSED in main.annotations
+        or not is_product(main)
+        or str(main.buffer.dtype) != "float32"
+    ):
         return None
     product = _product(request)
     if product is None:
@@ -106,8 +112,8 @@ def _merged_rows(request: Request, a: Any, own: Sequence[int]) -> tuple[int, ...
     walks = [walk_of(value, flat_index(main.shape, variables), variables)]
     if result is not main:
         places = [variable for variable, _ in result.axes]
-        values = Values(memory=request.memory, inlined=request.group.inlined)
-        epilogue = values.of_stage(result, places, guarded=True)
+        values = Values(memory=request.memory, inlined=request.group.inlined, looking=True)
+        epilogue = values.of_stage(result, places)
         walks.append(walk_of(epilogue, flat_index(result.shape, places), places))
     extents = [extent if axis in own else 1 for axis, extent in enumerate(main.shape)]
     walk = Walk(
@@ -261,4 +267,4 @@ class _Writer:
             return self.weights.at(panel, which, flat_index(self.depth, reduced), offset, lanes)
         position = self._position(batch, index(0), first + index(offset))
         scalar = self._operand(self.product.b, position, reduced)
-        return emit.load(scalar.source, emit.lanes_of(scalar.indices[0], lanes))
+        return emit.widened(scalar, lanes)

@@ -60,8 +60,8 @@ def _walk(request: Request) -> Walk:
     update = self_update(main.buffer, main.value)
     assert update is not None
     variables = [variable for variable, _ in (*main.axes, *main.reduced)]
-    values = Values(memory=request.memory, inlined=request.group.inlined)
-    term = rebuild(update[1], {}, lambda b, i, g: values.at(b, i, True), True)
+    values = Values(memory=request.memory, inlined=request.group.inlined, looking=True)
+    term = rebuild(update[1], {}, values.at, replacing=False)
     stored = flat_index(main.shape, [variable for variable, _ in main.axes])
     return walk_of(term, stored, variables)
 

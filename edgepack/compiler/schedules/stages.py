@@ -172,6 +172,8 @@ def _read_stage(nest: Any) -> Stage | None:
     if bool(reduced) != (init is not None):
         return None
     spatial = [axis for axis in block.iter_vars if int(axis.iter_type) != _REDUCE]
+    if not store.indices:
+        spatial = []  # a scalar: TVM gives it an axis of extent 1 that nothing uses
     try:
         return Stage(
             name=block.name_hint,
@@ -212,8 +214,10 @@ def _stores_at_axes(store: Any, block: Any, variables: list[Any]) -> bool:
         if int(axis.iter_type) != _REDUCE
     ]
     indices = list(store.indices)
-    if not spatial and len(indices) <= 1:
-        return all(same(index, 0) for index in indices)
+    if not indices:
+        return all(
+            int(axis.dom.extent) == 1 for axis in block.iter_vars if int(axis.iter_type) != _REDUCE
+        )
     return len(indices) == len(spatial) and all(
         index.same_as(variable) for index, variable in zip(indices, spatial, strict=True)
     )

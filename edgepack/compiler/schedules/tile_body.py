@@ -69,6 +69,24 @@ class Tile:
                 )
         return statements
 
+    def accumulate_vectors(
+        self,
+        left: Callable[[int, int], Any],
+        right: Callable[[int], Any],
+        columns: Sequence[int],
+    ) -> list[Any]:
+        """As ``accumulate`` for a panel of one vector, where ``left(column, lanes)`` is one too."""
+        (vector,) = self.panel.vectors
+        statements: list[Any] = []
+        weight = emit.bind(right(vector.lanes), "weights", statements)
+        for column in columns:
+            register, position = self.sums[column][0], _all(vector.lanes)
+            product = left(column, vector.lanes) * weight
+            statements.append(
+                emit.store(register, position, emit.load(register, position) + product)
+            )
+        return statements
+
     def finish(self, where: Callable[[int, Any], list[Any]]) -> list[Any]:
         """Epilogue and store; ``where(column, offset)`` is the result's position."""
         statements: list[Any] = []

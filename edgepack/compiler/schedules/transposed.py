@@ -6,9 +6,11 @@ kernel, whose results lie ``stride`` apart.
 
     for phases (written out):  for panels of output channels:  for input rows (shared by threads):
         for tiles of columns:  registers[column][vector]
-            for taps of the phase inside the image:  for channels:
+            for taps of the phase inside the image:  for channels of the group:
                 registers += input[row + tap, column + tap, channel] * weights[tap, channel, vector]
             epilogue, store
+
+Where every channel is a group of its own, a panel is a vector of channels, and the input is too.
 """
 
 from __future__ import annotations
@@ -47,7 +49,6 @@ class Line:
     out: int
     kernel: int
     stride: int
-    dilation: int
     padding: int
 
     def taps(self, phase: int) -> Taps:
@@ -56,7 +57,7 @@ class Line:
         """
         found = []
         for k in range(self.kernel):
-            distance = phase + self.padding - k * self.dilation
+            distance = phase + self.padding - k
             if distance % self.stride == 0:
                 found.append((k, distance // self.stride))
         return found
@@ -67,14 +68,14 @@ class Line:
 
 
 def schedule(request: Request) -> Nest | None:
-    """Take an annotated float transposed convolution with constant weights and one group."""
+    """Take an annotated float transposed convolution with constant weights."""
     main = request.group.main
     if main is None or request.prefix or str(main.buffer.dtype) != "float32":
         return None
     if TRANSPOSED not in main.annotations:
         return None
     described = json.loads(str(main.annotations[TRANSPOSED]))
-    if described["groups"] != 1 or described["strides"][0] * described["strides"][1] > _MOST_PHASES:
+    if described["strides"][0] * described["strides"][1] > _MOST_PHASES:
         return None
     data, weights = [load.source for load in loads(main.value.b)]
     position = request.memory.kernel.position(weights)
@@ -93,51 +94,70 @@ class _Writer:
         main = request.group.main
         assert main is not None
         self.request, self.data = request, data
-        self.batch, *image, self.channels = shape_of(data)
+        self.batch, *image, channels = shape_of(data)
         *self.kernel, _, out = shape_of(weights)
+        self.groups = int(described["groups"])
+        self.depthwise = channels == self.groups > 1 and out == 1
+        self.channels, self.out = channels // self.groups, out
         self.rows, self.columns = (
             Line(
                 size=image[way],
                 out=main.shape[1 + way],
                 kernel=self.kernel[way],
                 stride=described["strides"][way],
-                dilation=described["dilation"][way],
                 padding=described["padding"][way],
             )
             for way in (0, 1)
         )
         registers = request.registers
         depth = self.channels * self.kernel[0] * self.kernel[1]
+        width = channels if self.depthwise else out
         vectors = best_vectors(
             self.columns.count(0),
             self.rows.count(0),
-            out,
+            width,
             max(1, depth // (self.rows.stride * self.columns.stride)),
             request.lanes,
             registers,
         )
-        self.panels = make_panels(out, vectors, request.lanes, padded=True)
+        if self.depthwise:
+            vectors = 1
+        self.panels = make_panels(width, vectors, request.lanes, padded=not self.depthwise)
         self.most = registers.columns(max(len(p.vectors) for p in self.panels))
-        self.weights = PackedPanels(request, weights, (0, 1, 2, 3), self.panels, depth)
+        order = (0, 1, 3, 2) if self.depthwise else (0, 1, 2, 3)
+        self.weights = PackedPanels(
+            request,
+            weights,
+            order,
+            self.panels,
+            depth,
+            1 if self.depthwise else self.groups,
+            inputs_grouped=self.groups > 1 and not self.depthwise,
+        )
 
     def nest(self) -> Any:
         """All loops."""
         phases = [(y, x) for y in range(self.rows.stride) for x in range(self.columns.stride)]
         panels = [(panel, panel.count) for panel in self.panels]
 
-        def phase(n: Any, y: int, x: int) -> Any:
+        def phase(n: Any, group: Any, y: int, x: int) -> Any:
             rows: emit.Segments = [(None, self.rows.count(y))]
             return emit.segmented(
                 panels,
                 rows,
-                lambda panel, which, _, row: self._row(n, y, x, panel, which, row),
+                lambda panel, which, _, row: self._row(n, group, y, x, panel, which, row),
                 self.request.tasks,
             )
 
         used = [(y, x) for y, x in phases if self.rows.count(y) and self.columns.count(x)]
-        return emit.grid([self.batch], lambda at: [phase(at[0], y, x) for y, x in used], 1)
+        groups = 1 if self.depthwise else self.groups
+        return emit.grid(
+            [self.batch, groups], lambda at: [phase(at[0], at[1], y, x) for y, x in used], 1
+        )
 
-    def _row(self, n: Any, y: int, x: int, panel: Panel, which: Any, row: Any) -> list[Any]:
+    def _row(
+        self, n: Any, group: Any, y: int, x: int, panel: Panel, which: Any, row: Any
+    ) -> list[Any]:
         taps = self.columns.taps(x)
 
         def is_interior(start: int, columns: int) -> bool:
@@ -149,13 +169,14 @@ class _Writer:
             self.most,
             is_interior,
             lambda columns, column, edge: self._tile(
-                n, y, x, panel, which, row, columns, column, edge
+                n, group, y, x, panel, which, row, columns, column, edge
             ),
         )
 
     def _tile(
         self,
         n: Any,
+        group: Any,
         y: int,
         x: int,
         panel: Panel,
@@ -166,11 +187,13 @@ class _Writer:
         edge: int | None,
     ) -> list[Any]:
         tile = Tile(self.request, columns, panel)
-        first = index(panel.start) + which * index(panel.width)
+        first = group * index(self.out) + index(panel.start) + which * index(panel.width)
         statements = [*tile.start()]
         for kh, down in self.rows.taps(y):
             line = [
-                self._tap(tile, n, panel, which, row + index(down), column, kh, kw, across, edge)
+                self._tap(
+                    tile, n, group, panel, which, row + index(down), column, kh, kw, across, edge
+                )
                 for kw, across in self.columns.taps(x)
             ]
             statements.append(self._if_inside(row, y, down, line))
@@ -202,6 +225,7 @@ class _Writer:
         self,
         tile: Tile,
         n: Any,
+        group: Any,
         panel: Panel,
         which: Any,
         line: Any,
@@ -218,11 +242,23 @@ class _Writer:
         ]
         values = Values(memory=self.request.memory, inlined=self.request.group.inlined)
 
+        def pixel(out: int, channel: Any) -> Any:
+            return values.at(self.data, [n, line, column + index(out + across), channel], True)
+
+        if self.depthwise:
+            first = index(panel.start) + which * index(panel.width)
+            tap = index(kh * self.kernel[1] + kw)
+            return tile.accumulate_vectors(
+                lambda out, lanes: emit.widened(pixel(out, first), lanes),
+                lambda lanes: self.weights.at(panel, which, tap, 0, lanes),
+                used,
+            )
+
         def channel(c: Any) -> list[Any]:
             term = flat_index((*self.kernel, self.channels), [index(kh), index(kw), c])
             return tile.accumulate(
-                lambda out: values.at(self.data, [n, line, column + index(out + across), c], True),
-                lambda offset, lanes: self.weights.at(panel, which, term, offset, lanes),
+                lambda out: pixel(out, group * index(self.channels) + c),
+                lambda offset, lanes: self.weights.at(panel, which, term, offset, lanes, group),
                 used,
             )
 

@@ -11,7 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgepack.compiler.schedules import emit
-from edgepack.compiler.schedules.expressions import children, flat_index, index, rebuild
+from edgepack.compiler.schedules.expressions import (
+    children,
+    flat_index,
+    has_functions,
+    index,
+    rebuild,
+)
 from edgepack.compiler.schedules.stages import Kernel, Stage, shape_of
 
 
@@ -57,10 +63,12 @@ class Values:
     held: Sequence[tuple[Any, Callable[[list[Any]], Any]]] = ()
     lane: Any = None
     lanes: int = 1
+    looking: bool = False
+    """Whether the values are only looked at: nothing is prepared, functions stay calls."""
     prepared: list[Any] = field(default_factory=list)
     temporaries: list[Any] = field(default_factory=list)
     _known: dict[tuple[int, str], Any] = field(default_factory=dict)
-    _once: dict[Stage, bool] = field(default_factory=dict)
+    _simple: dict[Stage, bool] = field(default_factory=dict)
 
     def at(self, buffer: Any, position: list[Any], guarded: bool = False) -> Any:
         """The element of ``buffer`` at ``position`` (one index an axis)."""
@@ -70,7 +78,7 @@ class Values:
         stage = next((s for s in self.inlined if s.buffer.same_as(buffer)), None)
         if stage is None:
             return emit.load(self.memory.of(buffer), flat_index(shape_of(buffer), position))
-        if guarded or self._is_used_once(stage):
+        if guarded or self.looking or self._is_simple(stage):
             return self.of_stage(stage, position, guarded)
         key = (self.inlined.index(stage), str(position))
         if key not in self._known:
@@ -85,7 +93,7 @@ class Values:
     def of_stage(self, stage: Stage, position: list[Any], guarded: bool = False) -> Any:
         """What ``stage`` computes at ``position``."""
         axes = {variable: where for (variable, _), where in zip(stage.axes, position, strict=True)}
-        return rebuild(stage.value, axes, self.at, guarded)
+        return rebuild(stage.value, axes, self.at, guarded, not self.looking)
 
     def result(self, stage: Stage, position: list[Any]) -> Any:
         """The element of ``stage`` to be stored: its register, where that is held, or its value."""
@@ -94,10 +102,16 @@ class Values:
                 return value(position)
         return self.of_stage(stage, position)
 
-    def _is_used_once(self, stage: Stage) -> bool:
-        if stage not in self._once:
-            self._once[stage] = self.memory.kernel.times_read(stage) < 2
-        return self._once[stage]
+    def _is_simple(self, stage: Stage) -> bool:
+        """Whether the stage may stand inside its consumer's expression.
+
+        Not if it is read twice, nor with elementary functions: nested ones take TVM's code
+        generator a time that doubles with every level.
+        """
+        if stage not in self._simple:
+            once = self.memory.kernel.times_read(stage) < 2
+            self._simple[stage] = once and not has_functions(stage.value)
+        return self._simple[stage]
 
 
 def store_vector(

@@ -179,7 +179,7 @@ class Writer:
         values = Values(memory=self.request.memory, inlined=self.request.group.inlined)
         position = geometry.position(n, row, column, c)
         scalar = values.at(geometry.data, position, True)
-        vector = emit.load(scalar.source, emit.lanes_of(scalar.indices[0], lanes))
+        vector = emit.widened(scalar, lanes)
         if not checked:
             return vector
         inside = tirx.all(
