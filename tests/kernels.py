@@ -8,6 +8,7 @@ results, what it writes outside is found afterwards.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ import onnx
 
 from edgepack.artefacts import ImportedModel, TensorSpec
 from edgepack.compiler import frontend, lower
+from edgepack.compiler.attributes import ELIDED
 from edgepack.compiler.plan import ALIGNMENT, Place, Plan, Slot, make_plan
 from edgepack.importers import import_model
 from edgepack.targets import Target, load_target
@@ -37,6 +39,8 @@ PROFILES = [
     if runs_natively(load_target(name))
 ] or ["host"]
 """The profiles whose code this machine runs."""
+EXTREMES = list(dict.fromkeys((PROFILES[0], PROFILES[-1])))
+"""Those with the shortest and the longest vectors."""
 
 
 class Guarded:
@@ -91,7 +95,11 @@ def compile_network(network: onnx.ModelProto, target: Target) -> Kernels:
     from tvm import tirx
 
     imported, module = lowered(network, target)
-    functions = {v: f for v, f in module.functions.items() if isinstance(f, tirx.PrimFunc)}
+    functions = {
+        variable: function
+        for variable, function in module.functions.items()
+        if isinstance(function, tirx.PrimFunc) and ELIDED not in (function.attrs or {})
+    }
     with tvm.transform.PassContext(opt_level=3, config={"tirx.disable_assert": True}):
         built = tirx.build(tvm.IRModule(functions), target=lower.llvm_target(target))
     return Kernels(
@@ -185,11 +193,33 @@ def threads(count: int) -> Iterator[None]:
     import tvm_ffi
 
     configure = tvm_ffi.get_global_func("runtime.config_threadpool")
-    configure(1, count)
+    before = os.environ.get("TVM_NUM_THREADS")
+    os.environ["TVM_NUM_THREADS"] = str(count)  # TVM takes no more than this, or than it has cores
+    configure(_BIG_CORES, count)
+    assert tvm_ffi.get_global_func("runtime.NumThreads")() == count
     try:
         yield
     finally:
-        configure(1, 1)
+        configure(_BIG_CORES, 1)
+        del os.environ["TVM_NUM_THREADS"]
+        if before is not None:
+            os.environ["TVM_NUM_THREADS"] = before
+
+
+_BIG_CORES = 1
+"""TVM's name for threads that may run on any core of a machine with equal ones."""
+
+
+def weights(*shape: int) -> np.ndarray:
+    """Weights of about unit gain for their fan-in; other shapes give other values."""
+    generator = np.random.default_rng([len(shape), *shape])
+    fan_in = max(int(np.prod(shape[1:])), 1)
+    return np.asarray(generator.standard_normal(shape) / np.sqrt(fan_in), np.float32)
+
+
+def integers(*values: int) -> np.ndarray:
+    """A shape, axes, or positions, as ONNX takes them."""
+    return np.array(values, np.int64)
 
 
 def random_inputs(imported: ImportedModel, seed: int) -> Arrays:
@@ -243,18 +273,24 @@ def check(
     tolerance: float = 1e-5,
     varies: bool = True,
     positive: bool = False,
+    rule: str = "",
+    generic: bool = False,
 ) -> tuple[Kernels, float]:
     """Compile, run on two inputs, compare with onnxruntime: the kernels and the largest error.
 
     ``varies``: outputs must differ between the inputs. ``positive``: inputs are above zero.
+    ``rule`` must have written a kernel; ``generic`` says that the plain loops are no defect here.
     """
     profile = load_target(target) if isinstance(target, str) else target
     kernels = compile_network(network, profile)
+    rules = " ".join(kernels.rules_called)
+    assert rule in rules
+    assert ("generic" in rules) == generic, rules
     worst, answers = 0.0, []
     for seed in (1, 2):
         inputs = random_inputs(kernels.imported, seed)
         if positive:
-            inputs = [np.abs(array) + array.dtype.type(0.1) for array in inputs]
+            inputs = [np.asarray(np.abs(array) + array.dtype.type(0.1)) for array in inputs]
         answer = run(kernels, inputs)
         names = [spec.name for spec in kernels.imported.inputs]
         wanted = expected(network, names, inputs)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from edgepack.artefacts import TensorSpec
 from edgepack.compiler import peak
+from edgepack.compiler.attributes import ELIDED
 from edgepack.compiler.foreign import reason
 from edgepack.compiler.lower import llvm_target
 from edgepack.compiler.plan import Plan
@@ -56,7 +57,7 @@ def emit_kernels(module: IRModule, target: Target) -> bytes:
     functions = {
         variable: function
         for variable, function in module.functions.items()
-        if isinstance(function, tirx.PrimFunc)
+        if isinstance(function, tirx.PrimFunc) and ELIDED not in (function.attrs or {})
     }
     functions[tvm.ir.GlobalVar(peak.SYMBOL)] = peak.peak_function(target)
     # Assertions would check, at every call, shapes that the plan has fixed.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from edgepack.compiler import bounds, constants, layout, operators, patterns, schedules
+from edgepack.compiler import bounds, concat, constants, layout, operators, patterns, schedules
 from edgepack.compiler.foreign import reason
 from edgepack.errors import CompileError
 
@@ -58,7 +58,7 @@ def lower(module: IRModule, target: Target, *, warn: Callable[[str], None]) -> I
                     transform.DeadCodeElimination(),
                 ]
             )(module)
-            module = schedules.apply(module, target)
+            module = schedules.apply(concat.write_in_place(module), target)
             return tvm.transform.Sequential(
                 [
                     transform.ToNonDataflow(),

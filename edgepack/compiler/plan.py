@@ -15,6 +15,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from edgepack.artefacts import TensorSpec
+from edgepack.compiler.attributes import ELIDED
 from edgepack.compiler.packing import pack, packings_of
 from edgepack.compiler.tensors import tensor_spec
 from edgepack.compiler.workspace import workspaces_of
@@ -90,6 +91,8 @@ class _Builder:
         self.calls: list[tuple[str | None, tuple[tuple[int, TensorSpec], ...]]] = []
         self.weights = bytearray()
         self.known_constants: dict[bytes, int] = {}
+        self.parts: dict[int, int] = {}
+        """Roots that are windows of another one, whose memory they share."""
 
     def add_root(self, spec: TensorSpec, place: Place | None, offset: int = 0) -> int:
         self.roots.append(_Root(spec=spec, place=place, offset=offset))
@@ -154,6 +157,10 @@ class _Builder:
     def kernel_call(self, call: Any) -> None:
         """A PrimFunc call; its workspaces become tensors that live for this call alone."""
         function = self.module[call.op]
+        if function.attrs and ELIDED in function.attrs:
+            *parts, (whole, _) = [self.operand(argument) for argument in call.args]
+            self.parts |= {part: whole for part, _ in parts}
+            return
         packings = packings_of(function)
         operands = [
             self.operand(argument, packings.get(position, ""))
@@ -162,6 +169,20 @@ class _Builder:
         for spec in workspaces_of(function):
             operands.append((self.add_root(spec, Place.ARENA), spec))
         self.calls.append((str(function.attrs["global_symbol"]), tuple(operands)))
+
+    def join_parts(self) -> None:
+        """Let every call on a part work on the whole's memory; a whole may be part of another."""
+
+        def joined(root: int, spec: TensorSpec) -> tuple[int, TensorSpec]:
+            if root not in self.parts:
+                return root, spec
+            whole = self.parts[root]
+            return joined(whole, self.roots[whole].spec)
+
+        self.calls = [
+            (symbol, tuple(joined(root, spec) for root, spec in operands))
+            for symbol, operands in self.calls
+        ]
 
 
 def make_plan(
@@ -175,9 +196,11 @@ def make_plan(
     for block in main.body.blocks:
         for binding in block.bindings:
             builder.bind(binding.var, binding.value)
+    builder.join_parts()
     _bind_outputs(builder, main.body.body, outputs)
     _live_ranges(builder)
-    arena_bytes = _assign_offsets([r for r in builder.roots if r.place is Place.ARENA])
+    own = [root for i, root in enumerate(builder.roots) if i not in builder.parts]
+    arena_bytes = _assign_offsets([root for root in own if root.place is Place.ARENA])
     return _finish(builder, arena_bytes)
 
 

@@ -1,9 +1,7 @@
 """What the compiler made of each call: which rule scheduled its kernel, and what it has to do.
 
-A schedule rule leaves two attributes on the PrimFunc that it returns:
-
-    edgepack.rule     its name
-    edgepack.flops    floating-point operations of one call, a multiply-add counting as two
+A schedule rule leaves two attributes on the PrimFunc that it returns: its name, and the floating-point
+operations of one call, a multiply-add counting as two.
 """
 
 from __future__ import annotations
@@ -11,14 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgepack.artefacts import KernelInfo
+from edgepack.compiler.attributes import FLOPS, RULE
 
 if TYPE_CHECKING:
     from tvm.ir import IRModule
 
     from edgepack.compiler.plan import KernelCall, Plan
 
-RULE = "edgepack.rule"
-FLOPS = "edgepack.flops"
 GENERIC = "generic"
 COPY = "copy"
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgepack.compiler import packing
+from edgepack.compiler.attributes import CONSTANTS, ELIDED, FLOPS, RULE
 from edgepack.compiler.schedules import (
     convolution,
     depthwise,
@@ -56,7 +57,9 @@ def apply(module: IRModule, target: Target) -> IRModule:
     plain: dict[Any, PrimFunc] = {}
     constants = _constant_parameters(module)
     for variable, function in _kernels(module):
-        function = function.with_attr("edgepack.constants", sorted(constants[variable]))
+        if ELIDED in (function.attrs or {}):
+            continue
+        function = function.with_attr(CONSTANTS, sorted(constants[variable]))
         done = schedule(function, target)
         if done is None:
             plain[variable] = generic.schedule(function, target) or function
@@ -68,7 +71,7 @@ def apply(module: IRModule, target: Target) -> IRModule:
     ]
     settled = tvm.transform.Sequential(settle)(tvm.IRModule(plain)) if plain else {}
     for variable, function in _kernels(settled) if plain else []:
-        module[variable] = hoist_workspaces(function).with_attr("edgepack.rule", "generic")
+        module[variable] = hoist_workspaces(function).with_attr(RULE, "generic")
     return module
 
 
@@ -150,8 +153,8 @@ def _assemble(
         packings.append(item.to_json(position))
     attributes: dict[str, Any] = {
         "tirx.noalias": True,
-        "edgepack.rule": "+".join(dict.fromkeys(nest.rule for nest in nests)),
-        "edgepack.flops": flops,
+        RULE: "+".join(dict.fromkeys(nest.rule for nest in nests)),
+        FLOPS: flops,
         WORKSPACES: len(workspaces),
         packing.ATTRIBUTE: packings,
     }

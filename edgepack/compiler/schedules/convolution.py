@@ -79,6 +79,12 @@ class Geometry:
         """Terms of one result."""
         return self.kernel[0] * self.kernel[1] * self.channels
 
+    @property
+    def column_step(self) -> int:
+        """Elements from an output column's input to the next one's."""
+        pixel = self.channels * self.groups if self.channels_last else 1
+        return pixel * self.strides[1]
+
     def column(self, out: int, kw: int) -> int:
         """The input column under window column ``kw`` of output column ``out``."""
         return out * self.strides[1] + kw * self.dilation[1] - self.left
@@ -168,7 +174,7 @@ class _Writer:
 
     def __init__(self, request: Request, geometry: Geometry) -> None:
         self.request, self.geometry = request, geometry
-        registers = request.registers
+        registers = request.registers(geometry.column_step)
         width = geometry.out_channels // geometry.groups
         vectors = best_vectors(
             geometry.out_width,

@@ -22,7 +22,7 @@ from typing import Any
 
 from edgepack.compiler.schedules import emit
 from edgepack.compiler.schedules.axes import Walk, merge, place, walk_of
-from edgepack.compiler.schedules.expressions import flat_index, index, visit
+from edgepack.compiler.schedules.expressions import index, visit
 from edgepack.compiler.schedules.nest import Nest, Request
 from edgepack.compiler.schedules.values import Values, store_vector
 
@@ -36,7 +36,7 @@ def schedule(request: Request) -> Nest | None:
     variables = [variable for variable, _ in stage.axes]
     everywhere = Values(memory=request.memory, inlined=group.inlined, looking=True)
     value = everywhere.of_stage(stage, variables)
-    walk = walk_of(value, flat_index(stage.shape, variables), variables)
+    walk = walk_of(value, request.memory.index(stage.buffer, variables), variables)
     extents = [1] * count + list(stage.shape[count:])
     merged = merge(extents, walk)
     lengths = [_length(axes, extents) for axes in merged] or [1]

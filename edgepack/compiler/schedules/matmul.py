@@ -49,6 +49,8 @@ class Product:
     batch: tuple[int, ...]
     constant: bool
     """B is a constant and has no batch axes."""
+    step: int
+    """Elements of A from one row to the next; 0 where that is no fixed number."""
 
 
 def schedule(request: Request) -> Nest | None:
@@ -67,7 +69,7 @@ def schedule(request: Request) -> Nest | None:
     rows = math.prod(main.shape[axis] for axis in product.rows)
     width = main.shape[product.columns]
     depth = math.prod(extent for _, extent in main.reduced)
-    registers = request.registers
+    registers = request.registers(product.step)
     vectors = best_vectors(rows, 1, width, depth, request.lanes, registers)
     panels = make_panels(width, vectors, request.lanes, padded=product.constant)
     writer = _Writer(request, product, panels)
@@ -99,7 +101,15 @@ def _product(request: Request) -> Product | None:
         own = [x for x in range(fixed, last) if extents[x] > 1 and x not in used_b]
         rows = _merged_rows(request, a, own)
         batch = tuple(x for x in range(fixed, len(extents)) if x not in rows and x != last)
-        return Product(a=a, b=b, rows=rows, columns=last, batch=batch, constant=constant)
+        return Product(
+            a=a,
+            b=b,
+            rows=rows,
+            columns=last,
+            batch=batch,
+            constant=constant,
+            step=_row_step(request, a, rows),
+        )
     return None
 
 
@@ -109,12 +119,12 @@ def _merged_rows(request: Request, a: Any, own: Sequence[int]) -> tuple[int, ...
     assert main is not None
     variables = [variable for variable, _ in main.axes]
     value = _scalar(request, a, {})
-    walks = [walk_of(value, flat_index(main.shape, variables), variables)]
+    walks = [walk_of(value, request.memory.index(main.buffer, variables), variables)]
     if result is not main:
         places = [variable for variable, _ in result.axes]
         values = Values(memory=request.memory, inlined=request.group.inlined, looking=True)
         epilogue = values.of_stage(result, places)
-        walks.append(walk_of(epilogue, flat_index(result.shape, places), places))
+        walks.append(walk_of(epilogue, request.memory.index(result.buffer, places), places))
     extents = [extent if axis in own else 1 for axis, extent in enumerate(main.shape)]
     walk = Walk(
         steps=tuple(access for walk in walks for access in walk.steps),
@@ -127,6 +137,18 @@ def _merged_rows(request: Request, a: Any, own: Sequence[int]) -> tuple[int, ...
         default=[],
     )
     return tuple(best)
+
+
+def _row_step(request: Request, a: Any, rows: tuple[int, ...]) -> int:
+    from tvm import ir
+
+    main = request.group.main
+    assert main is not None
+    value = _scalar(request, a, {})
+    if not rows or not isinstance(value, ir.TensorLoad):
+        return 0
+    (step,) = steps_along(value.indices[0], [main.axes[rows[-1]][0]])
+    return step or 0
 
 
 def _scalar(request: Request, operand: Any, axes: Mapping[Any, Any]) -> Any:
@@ -198,7 +220,7 @@ class _Writer:
         return emit.grid(batch, lambda at: self._loops(at, rows, panels_outside, tasks), 1)
 
     def _loops(self, batch: list[Any], rows: int, panels_outside: bool, tasks: int) -> Any:
-        registers = self.request.registers
+        registers = self.request.registers(self.product.step)
         panels = [(panel, panel.count) for panel in self.panels]
         widest = max(len(panel.vectors) for panel in self.panels)
         tiles: list[tuple[tuple[int, int], int]] = []

@@ -32,10 +32,9 @@ class Request:
     prefix: tuple[Any, ...] = ()
     tasks: int = 1
 
-    @property
-    def registers(self) -> RegisterFile:
-        """The target's register file."""
-        return RegisterFile.of(self.target)
+    def registers(self, step: int) -> RegisterFile:
+        """The target's register file, for a tile whose columns lie ``step`` floats apart in A."""
+        return RegisterFile.of(self.target, step * FLOAT_BITS // 8)
 
     @property
     def lanes(self) -> int:

@@ -22,7 +22,7 @@ from typing import Any
 
 from edgepack.compiler.schedules import emit
 from edgepack.compiler.schedules.axes import Walk, merge, place, walk_of
-from edgepack.compiler.schedules.expressions import flat_index, index, rebuild, self_update
+from edgepack.compiler.schedules.expressions import index, rebuild, self_update
 from edgepack.compiler.schedules.nest import Nest, Request
 from edgepack.compiler.schedules.values import Values, store_vector
 
@@ -62,7 +62,7 @@ def _walk(request: Request) -> Walk:
     variables = [variable for variable, _ in (*main.axes, *main.reduced)]
     values = Values(memory=request.memory, inlined=request.group.inlined, looking=True)
     term = rebuild(update[1], {}, values.at, replacing=False)
-    stored = flat_index(main.shape, [variable for variable, _ in main.axes])
+    stored = request.memory.index(main.buffer, [variable for variable, _ in main.axes])
     return walk_of(term, stored, variables)
 
 

@@ -64,17 +64,29 @@ class RegisterFile:
 
     registers: int
     sums: int
+    rows: int = 1 << 30
+    """How many of A's rows the first cache level holds beside each other."""
 
     @classmethod
-    def of(cls, target: Target) -> RegisterFile:
-        """The register file that ``target`` describes."""
+    def of(cls, target: Target, step: int) -> RegisterFile:
+        """The register file that ``target`` describes, for columns that lie ``step`` bytes apart.
+
+        Columns whose distance is a multiple of a large power of two fall into the same few sets of
+        the cache: of distance 4096, 32 KiB hold eight lines, whatever the associativity. An eighth
+        is left to B.
+        """
         count = target.vector_registers
-        return cls(registers=count, sums=count * 5 // 8 if target.issue == "in-order" else count)
+        apart = step & -step if step else 1
+        return cls(
+            registers=count,
+            sums=count * 5 // 8 if target.issue == "in-order" else count,
+            rows=max(1, 7 * target.l1_bytes // (8 * apart)),
+        )
 
     def columns(self, vectors: int) -> int:
         """The most columns of a tile of ``vectors``."""
         fitting = min((self.registers - 1 - vectors) // vectors, self.sums // vectors)
-        return max(1, min(_MOST_COLUMNS, fitting))
+        return max(1, min(_MOST_COLUMNS, fitting, self.rows))
 
 
 def make_panels(width: int, vectors: int, lanes: int, *, padded: bool) -> list[Panel]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from edgepack.compiler.attributes import CONSTANTS, WINDOW
 from edgepack.compiler.schedules.expressions import loads, same
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ class Kernel:
     stages: tuple[Stage, ...]
     constants: frozenset[int]
     """Parameters that are constants of the model at every call."""
+    window: tuple[int, int, tuple[int, ...]] | None = None
+    """A parameter that is part of a larger tensor: its number, first element, and that shape."""
 
     def is_parameter(self, buffer: Any) -> bool:
         """Whether ``buffer`` is an input or output of the kernel."""
@@ -81,6 +84,12 @@ class Kernel:
             if parameter.same_as(buffer):
                 return index
         return None
+
+    def place(self, buffer: Any) -> tuple[int, tuple[int, ...]]:
+        """Where ``buffer`` begins in its memory, in elements, and the shape that memory has."""
+        if self.window is not None and self.position(buffer) == self.window[0]:
+            return self.window[1], self.window[2]
+        return 0, shape_of(buffer)
 
     def definition(self, buffer: Any) -> Stage | None:
         """The stage that computes ``buffer``; None for an input."""
@@ -125,14 +134,20 @@ def read_stages(function: PrimFunc) -> Kernel | None:
     if any(stage is None for stage in stages):
         return None
     attributes = function.attrs or {}
-    constants = attributes.get("edgepack.constants", ())
+    constants = attributes.get(CONSTANTS, ())
     kernel = Kernel(
         name="",
         parameters=parameters,
         stages=tuple(stage for stage in stages if stage is not None),
         constants=frozenset(int(index) for index in constants),
+        window=_window(attributes.get(WINDOW, ())),
     )
     return kernel if _each_defined_once(kernel) else None
+
+
+def _window(values: Any) -> tuple[int, int, tuple[int, ...]] | None:
+    numbers = [int(value) for value in values]
+    return (numbers[0], numbers[1], tuple(numbers[2:])) if numbers else None
 
 
 def _each_defined_once(kernel: Kernel) -> bool:

@@ -109,7 +109,7 @@ class _Writer:
             )
             for way in (0, 1)
         )
-        registers = request.registers
+        registers = request.registers(channels)
         depth = self.channels * self.kernel[0] * self.kernel[1]
         width = channels if self.depthwise else out
         vectors = best_vectors(

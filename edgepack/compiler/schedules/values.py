@@ -6,6 +6,7 @@ on the way, which is what fusing them means.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +19,7 @@ from edgepack.compiler.schedules.expressions import (
     index,
     rebuild,
 )
-from edgepack.compiler.schedules.stages import Kernel, Stage, shape_of
+from edgepack.compiler.schedules.stages import Kernel, Stage
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,12 +39,16 @@ class Memory:
         for known, dense in self.flat:
             if known.same_as(buffer):
                 return dense
-        extent = 1
-        for part in shape_of(buffer):
-            extent *= part
+        extent = math.prod(self.kernel.place(buffer)[1])
         dense = tirx.decl_buffer((max(extent, 1),), buffer.dtype, buffer.name)
         self.flat.append((buffer, dense))
         return dense
+
+    def index(self, buffer: Any, position: Sequence[Any]) -> Any:
+        """The place in its dense vector of the element of ``buffer`` at ``position``."""
+        offset, shape = self.kernel.place(buffer)
+        inside = flat_index(shape, position)
+        return inside + index(offset) if offset else inside
 
     def replace(self, buffer: Any, dense: Any) -> None:
         """Let ``buffer`` be held by ``dense``, whose layout is the rule's own."""
@@ -77,7 +82,7 @@ class Values:
                 return value(position)
         stage = next((s for s in self.inlined if s.buffer.same_as(buffer)), None)
         if stage is None:
-            return emit.load(self.memory.of(buffer), flat_index(shape_of(buffer), position))
+            return emit.load(self.memory.of(buffer), self.memory.index(buffer, position))
         if guarded or self.looking or self._is_simple(stage):
             return self.of_stage(stage, position, guarded)
         key = (self.inlined.index(stage), str(position))
@@ -140,7 +145,7 @@ def store_vector(
         target = memory.of(stage.buffer)
         return [
             *values.prepared,
-            emit.store(target, flat_index(stage.shape, where), value),
+            emit.store(target, memory.index(stage.buffer, where), value),
         ]
 
     loop = emit.vectorized(lanes, one)

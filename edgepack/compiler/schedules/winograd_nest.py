@@ -37,7 +37,7 @@ class Writer:
         self.across = -(-geometry.out_width // form.columns.outputs)
         self.tiles = self.down * self.across
         self.strips, self.size = self._strips()
-        registers = request.registers
+        registers = request.registers(geometry.channels)
         vectors = best_vectors(
             self.size, 1, geometry.out_channels, geometry.channels, request.lanes, registers
         )
@@ -191,7 +191,7 @@ class Writer:
     def _product(self, slot: Any, product: Any) -> Any:
         """M[product] = V[product] * U[product], in register tiles."""
         widest = max(len(panel.vectors) for panel in self.panels)
-        most = self.request.registers.columns(widest)
+        most = self.request.registers(self.geometry.channels).columns(widest)
         rows, start = [], 0
         for columns, _, count in runs(split_evenly(self.size, most)):
             rows.append(((columns, start), count))
