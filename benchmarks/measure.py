@@ -1,132 +1,137 @@
-"""Measures edgepack and ONNX Runtime in turns, each in a process of its own on one and the same core."""
+"""Runs the engines in turn, each in a process of its own, in another order each round."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-import statistics
+import random
 import subprocess
 import sys
-import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.models import Model
+from benchmarks.models import Prepared
+from benchmarks.peers import PEERS, SELF, pnnx
+from benchmarks.results import Conversion, Figures, Round, combine
+
+_ROOT = Path(__file__).parents[1]
+_CONVERT_LIMIT = 900.0
+_MEASURE_LIMIT = 120.0
+"""Seconds beside those that are measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measurement:
-    """One model, measured in both; times are medians over rounds. Zeros where ``failure`` is set."""
+class Place:
+    """Where things are kept, and which Python has the peers."""
 
-    name: str
-    flops: int | None
-    failure: str
-    """Why edgepack could not compile it; empty where it could."""
-    error: float
-    """Largest difference from ONNX Runtime's output, relative to its largest value."""
-    edgepack_ms: float
-    ready_ms: float
-    """From the worker's start until it is ready: weights mapped, memory there."""
-    cold_start_ms: float
-    peak_rss: int
-    worker: int
-    weights: int
-    arena: int
-    model_file: int
-    peer_ms: float
-    peer_cold_start_ms: float
-    peer_peak_rss: int
+    folder: Path
+    python: Path
+    fresh: bool = False
+    """Convert anew what an earlier run has left."""
+
+    def stamp(self, engine: str) -> str:
+        """Changes with the packages of the peers' Python and with the code that converts."""
+        folders = self.python.parents[1].glob("lib/*/site-packages/*.dist-info")
+        installed = sorted(path.name for path in folders)
+        code = [Path(str(PEERS[engine].__file__)), Path(pnnx.__file__)]
+        content = [" ".join(installed).encode(), *(path.read_bytes() for path in code)]
+        return hashlib.sha256(b"".join(content)).hexdigest()[:16]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Starts:
-    """What does not depend on the model; sizes in bytes."""
+class Converted:
+    """A conversion, and what came with it."""
 
-    load: float
-    """Load average when measuring began: well under 1 on a machine that does nothing else."""
-    help_ms: float
-    agent_bytes: int
-    peer_library_bytes: int
+    conversion: Conversion
+    versions: Mapping[str, str]
+    shipped: int
 
 
-def measure(model: Model, place: Path, rounds: int, seconds: float) -> Measurement:
-    """Compile ``model`` for this machine and time it, ``rounds`` times in turn with ONNX Runtime."""
-    path = model.path
-    shapes = [word for shape in model.shapes for word in ("--input", shape)]
-    package = place / f"{path.stem}.epk"
-    described = edgepack("inspect", path, *shapes)
-    compiled = edgepack("compile", path, *shapes, "--target", "host", "-o", package)
-    failure = compiled.get("error", {}).get("message", "")
-    ours: list[dict[str, Any]] = []
-    theirs: list[dict[str, Any]] = []
+def convert(engine: str, model: Prepared, place: Place) -> Converted:
+    """The model in the engine's form; a peer's is kept, and used again while nothing has changed."""
+    folder = place.folder / engine / f"{model.name}-{model.fingerprint}"
+    kept = folder.with_suffix(".json")
+    stamp = "" if engine == SELF else place.stamp(engine)
+    answer = None
+    if stamp and not place.fresh and kept.exists():
+        answer = json.loads(kept.read_text()).get(stamp)
+    if answer is None or not Path(answer.get("artifact", kept)).exists():
+        request = {"do": "convert", "engine": engine, "model": model.onnx, "folder": folder}
+        answer = _ask(place, request, _CONVERT_LIMIT)
+        folder.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps({stamp: answer}))
+    versions, shipped = answer.pop("versions", {}), answer.pop("shipped", 0)
+    conversion = Conversion(engine=engine, model=model.name, **answer)
+    return Converted(conversion=conversion, versions=versions, shipped=shipped)
+
+
+def measure(
+    model: Prepared,
+    conversions: Iterable[Conversion],
+    threads: int,
+    rounds: int,
+    seconds: float,
+    place: Place,
+) -> list[Figures]:
+    """Every engine that has a form of ``model``, ``rounds`` times ``seconds`` each."""
+    usable = {c.engine: c for c in conversions if not c.failure}
+    failures = {c.engine: c.failure for c in conversions if c.failure}
+    done: dict[str, list[Round]] = {engine: [] for engine in usable}
+    order = random.Random(model.fingerprint)
     for _ in range(rounds):
-        if not failure:
-            ours.append(edgepack("bench", package, "--threads", 1, "--seconds", seconds))
-        command = ["-m", "benchmarks.onnx_runtime", path, seconds, *model.shapes]
-        theirs.append(_python(*command))
-    target = {} if failure else compiled["targets"][0]
-    return Measurement(
-        name=model.name,
-        flops=described.get("flops"),
-        failure=failure,
-        error=target.get("check", {}).get("max_relative_error", 0.0),
-        edgepack_ms=_median([round["latency_ms"]["median"] for round in ours]),
-        ready_ms=_median([round["ready_ms"] for round in ours]),
-        cold_start_ms=_median([round["cold_start_ms"] for round in ours]),
-        peak_rss=int(_median([round["peak_rss_bytes"] for round in ours])),
-        worker=target.get("worker_bytes", 0),
-        weights=target.get("weights_bytes", 0),
-        arena=target.get("arena_bytes", 0),
-        model_file=path.stat().st_size,
-        peer_ms=_median([round["median_ms"] for round in theirs]),
-        peer_cold_start_ms=_median([round["cold_start_ms"] for round in theirs]),
-        peer_peak_rss=int(_median([round["peak_rss_bytes"] for round in theirs])),
-    )
+        engines = [engine for engine in usable if engine not in failures]
+        for engine in order.sample(engines, len(engines)):
+            answer = _round(model, usable[engine], threads, seconds, place)
+            if "failure" in answer:
+                failures[engine] = answer["failure"]
+            else:
+                done[engine].append(Round(**answer))
+    return [
+        combine(engine, model.name, threads, done[engine])
+        if engine not in failures
+        else Figures(engine=engine, model=model.name, threads=threads, failure=failures[engine])
+        for engine in (*usable, *(engine for engine in failures if engine not in usable))
+    ]
 
 
-def measure_starts() -> Starts:
-    """Start of the command line, size of the agent, size of ONNX Runtime's library."""
-    import onnxruntime
+def _round(
+    model: Prepared, conversion: Conversion, threads: int, seconds: float, place: Place
+) -> dict[str, Any]:
+    request = {
+        "do": "measure",
+        "engine": conversion.engine,
+        "artifact": conversion.artifact,
+        "vectors": model.vectors,
+        "threads": threads,
+        "cores": cores(threads),
+        "seconds": seconds,
+    }
+    return _ask(place, request, _MEASURE_LIMIT + seconds)
 
-    from edgepack.targets import load_target
-    from edgepack.toolchain import build_agent
 
-    load = os.getloadavg()[0]
-    times = []
-    for _ in range(11):
-        begin = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-m", "edgepack", "--help"], check=True, stdout=subprocess.DEVNULL
+def cores(threads: int) -> list[int]:
+    """The last cores of those we may use: the first one usually takes the interrupts."""
+    return sorted(os.sched_getaffinity(0))[-threads:]
+
+
+def _ask(place: Place, request: Mapping[str, Any], limit: float) -> dict[str, Any]:
+    """Let an engine's own process answer; its crash or silence is a failure like any other."""
+    python = sys.executable if request["engine"] == SELF else str(place.python)
+    command = [python, "-m", "benchmarks.host", json.dumps(request, default=str)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(request.get("threads", os.cpu_count()))}
+    environment |= {"ORT_DISABLE_TELEMETRY": "1"}
+    try:
+        done = subprocess.run(
+            command, cwd=_ROOT, env=environment, capture_output=True, text=True, timeout=limit
         )
-        times.append((time.perf_counter() - begin) * 1000)
-    libraries = (Path(onnxruntime.__file__).parent / "capi").glob("*.so*")
-    return Starts(
-        load=load,
-        help_ms=statistics.median(times),
-        agent_bytes=build_agent(load_target("raspberrypi4")).stat().st_size,
-        peer_library_bytes=max(path.stat().st_size for path in libraries),
-    )
-
-
-def stay_on_one_core() -> None:
-    """Bind this process, and so its children, to one core."""
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-
-
-def edgepack(*arguments: object) -> dict[str, Any]:
-    """A command's result, or its error object."""
-    return _python("-m", "edgepack", *arguments, "--json")
-
-
-def _python(*arguments: object) -> dict[str, Any]:
-    command = [sys.executable, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if not done.stdout.strip():
-        sys.exit(f"{command}: {done.stderr.strip()}")
-    answer: dict[str, Any] = json.loads(done.stdout)
+    except subprocess.TimeoutExpired:
+        return {"failure": f"no answer within {limit:.0f} s"}
+    try:
+        answer: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        words = done.stderr.strip().splitlines()[-1:] or ["without a word"]
+        return {"failure": f"exit status {done.returncode}: {words[0][:200]}"}
     return answer
-
-
-def _median(values: list[float]) -> float:
-    return statistics.median(values) if values else 0.0

@@ -1,99 +1,196 @@
-"""RESULTS.md: what was measured, on what, and when."""
+"""RESULTS.md: tables of what was measured, on what, and when."""
 
 from __future__ import annotations
 
-import os
-import platform
-import re
-from collections.abc import Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
-from benchmarks.measure import Measurement, Starts
-
-RESULTS = Path(__file__).with_name("RESULTS.md")
+from benchmarks.models import MODELS
+from benchmarks.peers import PEERS, SELF
+from benchmarks.results import TOLERANCE, Figures, Results, geometric_mean, ratios
 
 
-def write(measurements: Sequence[Measurement], starts: Starts, rounds: int, seconds: float) -> None:
-    """Write RESULTS.md."""
+def render(results: Results) -> str:
+    """The whole report, as Markdown."""
     sections = [
-        "# Beside ONNX Runtime",
-        "Written by `make bench`. Both compute the same model on the same core, one thread, batch 1, in "
-        f"turns: {rounds} rounds of {seconds:g} s for each; the latency is the median of the rounds' "
-        "medians. Times hold only within this run; the ratio is what to compare: over 1, edgepack is "
-        "slower.",
-        _machine(starts.load),
-        "## Latency\n\n" + _latency(measurements),
-        "## Size, start and memory\n\n"
-        "Worker and weights are what a device gets for a model, beside one agent. Ready is when the "
-        "worker has mapped its weights and has its memory. Cold start is from "
-        "the process's start to the first answer, warm page cache; for ONNX Runtime it includes its "
-        "import from Python, but not Python's own start. Resident is the peak.\n\n"
-        + _sizes(measurements),
-        "## Starts\n\n" + _starts(starts),
+        "# edgepack beside its peers",
+        _method(results),
+        _machine(results),
+        *(_latency(results, threads) for threads in thread_counts(results)),
+        _starts(results),
+        _sizes(results),
+        _failures(results),
     ]
-    RESULTS.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+    return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _machine(load: float) -> str:
-    cpuinfo = Path("/proc/cpuinfo").read_text()
-    found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
-    cpu = found[1] if found else platform.machine()
-    packages = ", ".join(
-        f"{name} {version(name)}" for name in ("edgepack", "apache-tvm", "ziglang", "onnxruntime")
+def thread_counts(results: Results) -> list[int]:
+    """In rising order."""
+    return sorted({figures.threads for figures in results.figures})
+
+
+def models(results: Results) -> list[str]:
+    """In the order in which they were measured."""
+    return list(dict.fromkeys(figures.model for figures in results.figures))
+
+
+def engines(results: Results) -> list[str]:
+    """edgepack first, then as they are registered."""
+    present = {figures.engine for figures in results.figures}
+    return [engine for engine in PEERS if engine in present]
+
+
+def _title(model: str) -> str:
+    return MODELS[model].title if model in MODELS else model
+
+
+def _method(results: Results) -> str:
+    share = (
+        " The share of the FMA peak counts the operations that the model asks for: an algorithm that needs"
+        " fewer of them (Winograd's) can exceed 100%."
     )
     return (
-        f"{datetime.now(UTC):%Y-%m-%d}; {cpu}, {os.cpu_count()} cores, load {load:.1f} at the start; "
-        f"{platform.freedesktop_os_release()['PRETTY_NAME']}; "
-        f"Python {platform.python_version()}, {packages}."
+        "Written by `make bench`. Every engine computes the same float32 model at batch 1 in a process of"
+        f" its own, bound to as many cores as it has threads: {results.rounds} rounds of"
+        f" {results.seconds:g} s for each, in another order every round. A latency is the median of all"
+        " iterations that were not preempted (`~`: of all, as there were too few). Times hold only within"
+        " this run; ratios are what to compare: under 1, edgepack is faster. `wrong`: on one of two inputs"
+        f" the answer differs from ONNX Runtime's by more than {TOLERANCE:g} of its largest value; `fails`:"
+        " the engine cannot convert or run the model. Neither counts in a ratio."
+        + (share if results.peak_gflops else "")
     )
 
 
-def _latency(measurements: Sequence[Measurement]) -> str:
-    head = ("model", "GFLOP", "edgepack ms", "ONNX Runtime ms", "ratio", "largest error")
+def _machine(results: Results) -> str:
+    packages = [
+        f"{name} {version}" for engine in engines(results)
+        for name, version in results.versions.get(engine, {}).items()
+    ]  # fmt: skip
+    return "; ".join([*results.about.values(), ", ".join(packages)]) + "."
+
+
+def _latency(results: Results, threads: int) -> str:
+    """One row a model: every engine's median, and edgepack's ratios."""
+    present = engines(results)
+    head = ["model", "GFLOP", *(f"{PEERS[engine].TITLE} ms" for engine in present)]
+    head += ["to ONNX Runtime", "to the best peer"]
+    if results.peak_gflops:
+        head.append("share of FMA peak")
     rows = []
-    for item in measurements:
-        gflop = "" if item.flops is None else f"{item.flops / 1e9:.3g}"
-        theirs = _digits(item.peer_ms)
-        if item.failure:
-            rows.append((item.name, gflop, item.failure, theirs, "", ""))
-        else:
-            ratio = f"{item.edgepack_ms / item.peer_ms:.2f}"
-            rows.append(
-                (item.name, gflop, _digits(item.edgepack_ms), theirs, ratio, f"{item.error:.1e}")
-            )
-    return _table(head, rows)
+    for model in models(results):
+        flops = results.flops.get(model, 0)
+        row = [_title(model), _digits(flops / 1e9)]
+        row += [cell(results.of(engine, model, threads)) for engine in present]
+        row += [_ratio(value) for value in ratios(results, model, threads)]
+        if results.peak_gflops:
+            row.append(_share(results, model, threads))
+        rows.append(row)
+    rows.append(_means(results, threads, len(head)))
+    cores = "one thread" if threads == 1 else f"{threads} threads"
+    return f"## Latency, {cores}\n\n" + table(head, rows)
 
 
-def _sizes(measurements: Sequence[Measurement]) -> str:
-    head = (
-        *(
-            "model",
-            "worker KB",
-            "weights KB",
-            "arena KB",
-            "ready ms",
-            "cold start ms",
-            "resident MB",
-        ),
-        *("model file KB", "ONNX Runtime cold start ms", "resident MB"),
+def _means(results: Results, threads: int, width: int) -> list[str]:
+    pairs = [ratios(results, model, threads) for model in models(results)]
+    means = [_ratio(geometric_mean(column)) for column in zip(*pairs, strict=True)]
+    row = ["geometric mean", *[""] * (width - 1)]
+    start = 2 + len(engines(results))
+    row[start : start + 2] = [f"**{mean}**" if mean else "" for mean in means]
+    return row
+
+
+def _share(results: Results, model: str, threads: int) -> str:
+    ours = results.of(SELF, model, threads)
+    if ours is None or not ours.right or not results.flops.get(model):
+        return ""
+    reached = results.flops[model] / (ours.median_ms * 1e6)
+    return f"{100 * reached / (results.peak_gflops * threads):.0f}%"
+
+
+def _starts(results: Results) -> str:
+    """Cold start and memory with one thread."""
+    threads = thread_counts(results)[0]
+    present = [engine for engine in engines(results) if PEERS[engine].START_COMPARES]
+    head = ["model", *(f"{PEERS[engine].TITLE} ms / MB" for engine in present)]
+    rows = []
+    for model in models(results):
+        found = (results.of(engine, model, threads) for engine in present)
+        rows.append([_title(model), *map(_start, found)])
+    return (
+        "## Cold start and memory\n\n"
+        "From the process's start to the first answer with a warm page cache, and peak resident memory"
+        " after it. edgepack's is the whole worker process. The peers are loaded from Python: its own"
+        " start and memory, and NumPy's, are left out.\n\n" + table(head, rows)
     )
-    rows = [
-        (
-            item.name,
-            *(f"{count / 1000:.0f}" for count in (item.worker, item.weights, item.arena)),
-            f"{item.ready_ms:.1f}",
-            f"{item.cold_start_ms:.1f}",
-            f"{item.peak_rss / 1e6:.1f}",
-            f"{item.model_file / 1000:.0f}",
-            f"{item.peer_cold_start_ms:.0f}",
-            f"{item.peer_peak_rss / 1e6:.1f}",
-        )
-        for item in measurements
-        if not item.failure
+
+
+def _start(figures: Figures | None) -> str:
+    if figures is None or figures.failure:
+        return ""
+    return f"{_digits(figures.cold_start_ms)} / {_digits(figures.resident_bytes / 1e6)}"
+
+
+def _sizes(results: Results) -> str:
+    """Libraries once, then what each model takes, and how long making that took."""
+    present = engines(results)
+    shipped = {engine: results.shipped.get(engine, 0) for engine in present}
+    libraries = [(PEERS[e].TITLE, f"{size / 1e6:.1f}") for e, size in shipped.items() if size]
+    found = {(c.engine, c.model): c for c in results.conversions}
+    converting = [
+        e for e in present if any(c.engine == e and c.seconds > 0.05 for c in found.values())
     ]
-    return _table(head, rows)
+    head = ["model", *(f"{PEERS[e].TITLE} s / MB" for e in converting), *_COSTS]
+    rows = []
+    for model in models(results):
+        row = [_title(model)]
+        for engine in converting:
+            made = found.get((engine, model))
+            usable = made is not None and not made.failure
+            row.append(f"{made.seconds:.1f} / {made.bytes / 1e6:.2f}" if made and usable else "")
+        costs = results.costs.get(model, {})
+        row += [f"{costs[key] / 1000:.0f}" if key in costs else "" for key in _COSTS.values()]
+        rows.append(row)
+    return (
+        "## Size, and time to compile\n\n"
+        "What a device needs beside the models: the libraries, or edgepack's agent.\n\n"
+        + table(("engine", "MB"), libraries)
+        + "\n\nSeconds to compile or convert, and the size of the file that comes of it; of edgepack's"
+        " package also its parts.\n\n" + table(head, rows)
+    )
+
+
+def _failures(results: Results) -> str:
+    """Each reason once for an engine and a model."""
+    rows = {}
+    for item in results.figures:
+        reason = item.failure or ("" if item.right else f"error {item.error:.2g}")
+        if reason:
+            title = _title(item.model)
+            reason = reason.replace("|", "\\|")
+            rows[(item.engine, item.model)] = (PEERS[item.engine].TITLE, title, reason)
+    return "## What fails\n\n" + table(("engine", "model", "reason"), rows.values()) if rows else ""
+
+
+_COSTS = {
+    "worker KB": "worker_bytes",
+    "code KB": "code_bytes",
+    "weights KB": "weights_bytes",
+    "arena KB": "arena_bytes",
+}
+
+
+def cell(figures: Figures | None) -> str:
+    """A latency, or why there is none."""
+    if figures is None:
+        return ""
+    if figures.failure:
+        return "fails"
+    if not figures.right:
+        return "wrong"
+    return ("" if figures.settled else "~") + _digits(figures.median_ms)
+
+
+def _ratio(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
 def _digits(value: float) -> str:
@@ -101,15 +198,8 @@ def _digits(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _starts(starts: Starts) -> str:
-    rows = [
-        ("`edgepack --help`, ms", f"{starts.help_ms:.0f}"),
-        ("agent for aarch64, KB", f"{starts.agent_bytes / 1000:.0f}"),
-        ("ONNX Runtime's library here, KB", f"{starts.peer_library_bytes / 1000:.0f}"),
-    ]
-    return _table(("what", "figure"), rows)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
+def table(head: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    names = list(head)
+    lines = [names, ["---"] * len(names), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
