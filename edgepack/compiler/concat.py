@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgepack.compiler.attributes import ELIDED, WINDOW
+from edgepack.compiler.graph import count_uses
 from edgepack.compiler.schedules.expressions import rebuild, same, simplified
 from edgepack.compiler.schedules.stages import Kernel, Stage, read_stages, shape_of
 
@@ -25,7 +26,7 @@ def write_in_place(module: IRModule) -> IRModule:
     main = module["main"]
     bindings = [binding for block in main.body.blocks for binding in block.bindings]
     calls = {b.var: b.value for b in bindings if _is_kernel_call(b.value)}
-    uses = _uses(bindings, main.body.body)
+    uses = count_uses(bindings, main.body.body)
     replaced: dict[Any, Any] = {}
     added: dict[Any, PrimFunc] = {}
     for variable, call in calls.items():
@@ -61,22 +62,6 @@ def _is_kernel_call(value: Any) -> bool:
 def _unused(name: str, added: Mapping[str, Any]) -> str:
     number = sum(known.rsplit("_", 1)[0] == name for known in added)
     return f"{name}_{number}"
-
-
-def _uses(bindings: list[Any], result: Any) -> dict[Any, int]:
-    """How often each variable is read, by bindings and as a result."""
-    from tvm import ir, relax
-
-    found: dict[Any, int] = {}
-
-    def count(node: Any) -> None:
-        if isinstance(node, ir.Var):
-            found[node] = found.get(node, 0) + 1
-
-    for binding in bindings:
-        relax.analysis.post_order_visit(binding.value, count)
-    relax.analysis.post_order_visit(result, count)
-    return found
 
 
 def _is_free(

@@ -9,7 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from edgepack.compiler import bounds, concat, constants, layout, operators, patterns, schedules
+from edgepack.compiler import (
+    bounds,
+    concat,
+    constants,
+    layout,
+    operators,
+    patterns,
+    schedules,
+    separable,
+)
 from edgepack.compiler.foreign import reason
 from edgepack.errors import CompileError
 
@@ -53,6 +62,11 @@ def lower(module: IRModule, target: Target, *, warn: Callable[[str], None]) -> I
                     transform.AnnotateTIROpPattern(),
                     transform.FoldConstant(),
                     transform.FuseOps(),
+                ]
+            )(module)
+            module = separable.join(module, target)
+            module = tvm.transform.Sequential(
+                [
                     transform.FuseTIR(),
                     transform.RewriteDataflowReshape(),
                     transform.DeadCodeElimination(),

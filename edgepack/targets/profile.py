@@ -148,7 +148,8 @@ class Target:
     def qemu_cpu(self) -> str:
         """The CPU for qemu-user (``-cpu``, QEMU_CPU): this one where qemu knows it, else ``max``."""
         if self.arch == "riscv64":
-            return "rv64"
+            vectors = f",v=true,vlen={self.vector_bits}" if "+v" in self.features else ""
+            return f"rv64{vectors}"
         return self.cpu if self.cpu in _QEMU_CPUS.get(self.arch, ()) else "max"
 
     def runs_here(self) -> bool:

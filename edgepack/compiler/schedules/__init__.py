@@ -19,6 +19,7 @@ from edgepack.compiler.schedules import (
     generic,
     matmul,
     reduction,
+    rows,
     transposed,
     winograd,
 )
@@ -84,7 +85,10 @@ def schedule(function: PrimFunc, target: Target) -> PrimFunc | None:
     memory = Memory(kernel=kernel)
     flops = sum(operations(stage) for stage in kernel.stages)
     tasks = target.cores if flops >= _SHARED_OPERATIONS else 1
-    nests = _nests(kernel, groups, memory, target, tasks)
+    nests = rows.schedule(groups, memory, target, tasks)
+    if nests is None:
+        memory = Memory(kernel=kernel)
+        nests = _nests(kernel, groups, memory, target, tasks)
     if nests is None:
         return None
     results = [group.result.buffer for group in groups]

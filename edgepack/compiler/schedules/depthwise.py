@@ -31,7 +31,7 @@ _MOST_COLUMNS = 14
 def schedule(request: Request) -> Nest | None:
     """Take an annotated float convolution with one input and one output channel a group."""
     main = request.group.main
-    if main is None or request.prefix or str(main.buffer.dtype) != "float32":
+    if main is None or len(request.prefix) not in (0, 2) or str(main.buffer.dtype) != "float32":
         return None
     geometry = geometry_of(main)
     if geometry is None or not geometry.channels_last or geometry.channels != 1:
@@ -59,6 +59,12 @@ class _Writer:
     def nest(self) -> Any:
         """All loops."""
         geometry = self.geometry
+        if self.request.prefix:
+            n, row = self.request.prefix
+            return emit.one_by_one(
+                [(panel, panel.count) for panel in self.panels],
+                lambda panel, which: self._row(n, row, panel, which),
+            )
         rows: emit.Segments = [(None, geometry.out_height)]
         panels = [(panel, panel.count) for panel in self.panels]
 

@@ -156,6 +156,21 @@ def bind(value: Any, name: str, statements: list[Any]) -> Any:
     return variable
 
 
+def shares(total: int, tasks: int, body: Callable[[Any, Any], Any]) -> Any:
+    """A loop over ``total`` whose parts threads share; ``body(i, number of the part)``."""
+    from tvm import tirx
+
+    if tasks <= 1:
+        return serial(total, lambda i: body(i, index(0)))
+
+    def part(task: Any) -> Any:
+        first = tirx.FloorDiv(task * index(total), index(tasks))
+        stop = tirx.FloorDiv((task + index(1)) * index(total), index(tasks))
+        return between(first, stop, lambda i: body(i, task))
+
+    return parallel(tasks, part)
+
+
 Segments = Sequence[tuple[Any, int]]
 """A loop whose body differs from part to part: (kind, iterations), one part after another."""
 

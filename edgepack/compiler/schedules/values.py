@@ -23,6 +23,20 @@ from edgepack.compiler.schedules.stages import Kernel, Stage
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Rows:
+    """One row [columns, channels] a thread, of a buffer that is used up row by row."""
+
+    slot: Any
+    slots: int
+    extents: tuple[int, int]
+
+    @property
+    def elements(self) -> int:
+        """Of all threads' rows together."""
+        return self.slots * math.prod(self.extents)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Memory:
     """The kernel's buffers as dense vectors, made when first asked for.
 
@@ -31,6 +45,7 @@ class Memory:
 
     kernel: Kernel
     flat: list[tuple[Any, Any]] = field(default_factory=list)
+    rows: list[tuple[Any, Rows]] = field(default_factory=list)
 
     def of(self, buffer: Any) -> Any:
         """The dense vector that holds ``buffer``."""
@@ -39,16 +54,28 @@ class Memory:
         for known, dense in self.flat:
             if known.same_as(buffer):
                 return dense
-        extent = math.prod(self.kernel.place(buffer)[1])
+        rows = self._rows_of(buffer)
+        extent = rows.elements if rows else math.prod(self.kernel.place(buffer)[1])
         dense = tirx.decl_buffer((max(extent, 1),), buffer.dtype, buffer.name)
         self.flat.append((buffer, dense))
         return dense
 
     def index(self, buffer: Any, position: Sequence[Any]) -> Any:
         """The place in its dense vector of the element of ``buffer`` at ``position``."""
+        rows = self._rows_of(buffer)
+        if rows is not None:
+            return flat_index((rows.slots, *rows.extents), [rows.slot, *position[-2:]])
         offset, shape = self.kernel.place(buffer)
         inside = flat_index(shape, position)
         return inside + index(offset) if offset else inside
+
+    def keep_rows(self, buffer: Any, rows: Rows) -> None:
+        """Keep of ``buffer`` only the row that a thread works on."""
+        self.rows[:] = [(known, r) for known, r in self.rows if not known.same_as(buffer)]
+        self.rows.append((buffer, rows))
+
+    def _rows_of(self, buffer: Any) -> Rows | None:
+        return next((rows for known, rows in self.rows if known.same_as(buffer)), None)
 
     def replace(self, buffer: Any, dense: Any) -> None:
         """Let ``buffer`` be held by ``dense``, whose layout is the rule's own."""

@@ -71,22 +71,15 @@ class Writer:
 
     def nest(self) -> Any:
         """All loops."""
-        tasks = max(1, self.request.tasks)
-
-        def image(at: list[Any]) -> Any:
-            if tasks == 1:
-                return emit.serial(self.strips, lambda s: self._strip(at[0], s, index(0)))
-            return emit.parallel(tasks, lambda task: self._share(at[0], task, tasks))
-
-        return emit.grid([self.geometry.batch], image, 1)
-
-    def _share(self, n: Any, task: Any, tasks: int) -> Any:
-        """The strips of one thread, with V and M of its own."""
-        from tvm import tirx
-
-        first = tirx.FloorDiv(task * index(self.strips), index(tasks))
-        stop = tirx.FloorDiv((task + index(1)) * index(self.strips), index(tasks))
-        return emit.between(first, stop, lambda strip: self._strip(n, strip, task))
+        return emit.grid(
+            [self.geometry.batch],
+            lambda at: emit.shares(
+                self.strips,
+                self.request.tasks,
+                lambda strip, slot: self._strip(at[0], strip, slot),
+            ),
+            1,
+        )
 
     def _strip(self, n: Any, strip: Any, slot: Any) -> list[Any]:
         from tvm import tirx
