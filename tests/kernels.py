@@ -27,6 +27,8 @@ from edgepack.importers import import_model
 from edgepack.targets import Target, load_target
 from edgepack.targets.host import runs_natively
 
+os.environ.setdefault("TVM_NUM_THREADS", "4")  # read once, when TVM first starts its threads
+
 Arrays = list[np.ndarray]
 
 _NOTHING = np.frombuffer(b"\x5a\xa5\xe3\x7f", np.uint8)
@@ -193,21 +195,16 @@ def threads(count: int) -> Iterator[None]:
     import tvm_ffi
 
     configure = tvm_ffi.get_global_func("runtime.config_threadpool")
-    before = os.environ.get("TVM_NUM_THREADS")
-    os.environ["TVM_NUM_THREADS"] = str(count)  # TVM takes no more than this, or than it has cores
-    configure(_BIG_CORES, count)
+    configure(_EQUAL_CORES, count)
     assert tvm_ffi.get_global_func("runtime.NumThreads")() == count
     try:
         yield
     finally:
-        configure(_BIG_CORES, 1)
-        del os.environ["TVM_NUM_THREADS"]
-        if before is not None:
-            os.environ["TVM_NUM_THREADS"] = before
+        configure(_EQUAL_CORES, 1)
 
 
-_BIG_CORES = 1
-"""TVM's name for threads that may run on any core of a machine with equal ones."""
+_EQUAL_CORES = 1
+"""TVM's mode for threads that may run on any core."""
 
 
 def weights(*shape: int) -> np.ndarray:

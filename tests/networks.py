@@ -15,17 +15,17 @@ Network = Callable[[], onnx.ModelProto]
 
 def model(
     nodes: Sequence[onnx.NodeProto],
-    inputs: dict[str, Sequence[int | str]],
-    outputs: dict[str, Sequence[int | str]],
+    inputs: Mapping[str, Sequence[int | str]],
+    outputs: Mapping[str, Sequence[int | str]],
     weights: Mapping[str, np.ndarray | np.generic] | None = None,
     *,
     opset: int = 17,
-    types: dict[str, int] | None = None,
+    types: Mapping[str, int] | None = None,
 ) -> onnx.ModelProto:
     """A checked model; every tensor is float32 unless ``types`` says otherwise."""
     kinds = types or {}
 
-    def values(shapes: dict[str, Sequence[int | str]]) -> list[onnx.ValueInfoProto]:
+    def values(shapes: Mapping[str, Sequence[int | str]]) -> list[onnx.ValueInfoProto]:
         return [
             helper.make_tensor_value_info(name, kinds.get(name, TensorProto.FLOAT), shape)
             for name, shape in shapes.items()

@@ -13,12 +13,13 @@ import onnx
 import onnxruntime
 import pytest
 
-from tests import networks
+from tests import blocks, networks
 from tests.conftest import Edgepack
 
 pytestmark = pytest.mark.needs("qemu-aarch64-static", "qemu-arm-static", "qemu-riscv64-static")
 
-TARGETS = ("host", "raspberrypi4", "armv7-neon", "riscv64-generic")
+TARGETS = ("host", "raspberrypi4", "armv7-neon", "riscv64-generic", "riscv64-vector")
+NETWORKS = networks.NETWORKS | blocks.NETWORKS
 EVERYWHERE = [argument for target in TARGETS for argument in ("--target", target)]
 
 
@@ -77,7 +78,7 @@ def compiled(
     def make(name: str) -> tuple[Path, Path, Any]:
         if name not in known:
             place = tmp_path_factory.mktemp(name)
-            model = networks.save(networks.NETWORKS[name](), place / "model.onnx")
+            model = networks.save(NETWORKS[name](), place / "model.onnx")
             package = place / "model.epk"
             said = edgepack_json("compile", model, *EVERYWHERE, "-o", package)
             known[name] = (model, package, said)
@@ -87,7 +88,7 @@ def compiled(
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("network", sorted(networks.NETWORKS))
+@pytest.mark.parametrize("network", sorted(NETWORKS))
 def test_answers_equal_onnx_runtimes_on_inputs_that_the_package_never_saw(
     network: str,
     target: str,
@@ -107,7 +108,7 @@ def test_answers_equal_onnx_runtimes_on_inputs_that_the_package_never_saw(
     assert any(not np.array_equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("network", sorted(networks.NETWORKS))
+@pytest.mark.parametrize("network", sorted(NETWORKS))
 def test_compile_says_what_it_made_for_each_target(
     network: str, compiled: Callable[[str], tuple[Path, Path, Any]]
 ) -> None:

@@ -23,6 +23,7 @@ CPUS = {
     "raspberrypi5": "cortex-a76",
     "armv7-neon": "cortex-a7",
     "riscv64-generic": "generic-rv64",
+    "riscv64-vector": "generic-rv64",
     "ambarella-cv25": "cortex-a53",
     "jetson-orin-cpu": "cortex-a78ae",
 }
@@ -102,6 +103,7 @@ def test_qemu_names() -> None:
     assert load_target("jetson-orin-cpu").qemu_cpu == "max"
     assert load_target("armv7-neon").qemu == "qemu-arm-static"
     assert load_target("riscv64-generic").qemu_cpu == "rv64"
+    assert load_target("riscv64-vector").qemu_cpu == "rv64,v=true,vlen=256"
     assert load_target("x86-64-v4").qemu == ""
 
 

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import onnx
+import pytest
+
+from tests import kernels, networks
+from tests.kernels import weights
+from tests.networks import node
+
+
+class Case(NamedTuple):
+    """A convolution of [batch, channels, height, width]; the rule that takes it."""
+
+    channels: int
+    out: int
+    image: tuple[int, int]
+    kernel: tuple[int, int]
+    strides: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilations: tuple[int, int] = (1, 1)
+    group: int = 1
+    batch: int = 1
+    rule: str = "convolution"
+
+    def result(self) -> list[int]:
+        extents = [
+            (size + before + after - apart * (taps - 1) - 1) // step + 1
+            for size, before, after, apart, taps, step in zip(
+                self.image,
+                self.pads[:2],
+                self.pads[2:],
+                self.dilations,
+                self.kernel,
+                self.strides,
+                strict=True,
+            )
+        ]
+        return [self.batch, self.out, *extents]
+
+    def attributes(self) -> dict[str, Any]:
+        return {
+            "strides": list(self.strides),
+            "pads": list(self.pads),
+            "dilations": list(self.dilations),
+            "group": self.group,
+        }
+
+    def network(self) -> onnx.ModelProto:
+        return networks.model(
+            [node("Conv", "x w b", "c", **self.attributes()), node("Tanh", "c", "y")],
+            {"x": [self.batch, self.channels, *self.image]},
+            {"y": self.result()},
+            {
+                "w": weights(self.out, self.channels // self.group, *self.kernel),
+                "b": weights(self.out),
+            },
+        )
+
+
+WINDOWS = {
+    "1x1 with padding": Case(3, 17, (13, 9), (1, 1), (2, 2), (1, 0, 2, 1), batch=2),
+    "1x1 strided": Case(33, 5, (7, 7), (1, 1), (3, 1), rule="matmul"),
+    "1x1 strided both ways": Case(17, 33, (7, 9), (1, 1), (2, 2), rule="matmul"),
+    "2x2, padding above the kernel": Case(3, 17, (13, 9), (2, 2), (1, 3), (3, 0, 0, 4), batch=2),
+    "2x2": Case(33, 5, (7, 7), (2, 2), (2, 1)),
+    "3x3, uneven padding": Case(3, 17, (13, 9), (3, 3), (1, 1), (1, 0, 2, 1), batch=2),
+    "3x3 strided": Case(33, 5, (7, 7), (3, 3), (2, 2), (2, 2, 2, 2)),
+    "4x4": Case(3, 17, (13, 9), (4, 4), (3, 1), (5, 0, 0, 6), batch=2),
+    "5x5": Case(5, 33, (7, 7), (5, 5), (1, 1), (4, 4, 4, 4)),
+    "7x7": Case(3, 17, (13, 9), (7, 7), (2, 2), (8, 0, 0, 9), batch=2),
+    "7x7 of a whole 7x7 map": Case(33, 5, (7, 7), (7, 7)),
+    "7x7 of an image": Case(3, 48, (33, 35), (7, 7), (2, 2), (3, 3, 3, 3)),
+    "1x3": Case(3, 17, (13, 9), (1, 3), (1, 3), (1, 0, 2, 1), batch=2),
+    "3x1": Case(33, 5, (7, 7), (3, 1), (1, 1), (2, 0, 2, 0)),
+    "1x5": Case(3, 17, (13, 9), (1, 5), (3, 1), (1, 0, 2, 1), batch=2),
+    "one pixel": Case(13, 31, (1, 1), (3, 3), (1, 1), (1, 1, 1, 1)),
+    "width 1": Case(5, 48, (29, 1), (3, 1), (1, 1), (1, 0, 1, 0)),
+    "width 1, square kernel": Case(5, 48, (29, 1), (3, 3), (1, 1), (1, 1, 1, 1)),
+    "height 1": Case(5, 48, (1, 29), (1, 3), (2, 1), (0, 1, 0, 1)),
+    "2x3 map": Case(5, 33, (2, 3), (3, 3), (1, 1), (1, 1, 1, 1)),
+    "one channel": Case(1, 1, (7, 9), (3, 3), (1, 1), (1, 1, 1, 1)),
+    "nothing but padding at the edges": Case(3, 4, (2, 2), (3, 3), (1, 1), (4, 5, 6, 3)),
+    "nothing but padding, strided": Case(3, 4, (2, 2), (3, 3), (3, 3), (7, 5, 6, 8)),
+    "dilated": Case(17, 13, (13, 9), (3, 3), (1, 1), (2, 2, 2, 2), (2, 2)),
+    "dilated and strided": Case(17, 13, (13, 19), (3, 3), (2, 2), (3, 1, 0, 4), (3, 2)),
+    "one channel, dilated": Case(1, 2, (13, 19), (3, 3), (1, 2), (0, 3, 0, 3), (1, 3)),
+    "two groups": Case(6, 34, (9, 13), (3, 3), (1, 1), (1, 1, 1, 1), group=2),
+    "three groups": Case(51, 33, (7, 7), (3, 3), (2, 2), (1, 1, 1, 1), group=3, batch=2),
+    "three groups, 1x1": Case(9, 15, (9, 13), (1, 1), group=3),
+    "two groups, width 1": Case(34, 62, (31, 1), (3, 1), (2, 1), (1, 0, 1, 0), group=2, batch=2),
+    "two results a channel": Case(17, 34, (7, 9), (3, 3), (2, 2), (1, 1, 1, 1), group=17, batch=2),
+    "shared by threads": Case(16, 33, (21, 23), (3, 3), (2, 1), (1, 1, 1, 1), batch=2),
+}
+DEPTHWISE = {
+    **{
+        f"{channels} channels": Case(
+            channels, channels, (7, 13), (3, 3), (1, 1), (1, 1, 1, 1), group=channels
+        )
+        for channels in (2, 3, 13, 17, 33, 48)
+    },
+    "5x5 strided": Case(31, 31, (13, 9), (5, 5), (2, 2), (2, 2, 2, 2), group=31, batch=2),
+    "7x7 dilated": Case(13, 13, (17, 19), (7, 7), (1, 1), (6, 6, 6, 6), (2, 2), group=13),
+    "4x2, uneven": Case(13, 13, (8, 6), (4, 2), (3, 2), (0, 2, 3, 0), group=13),
+    "width 1": Case(17, 17, (23, 1), (5, 1), (1, 1), (2, 0, 2, 0), group=17),
+    "one pixel": Case(17, 17, (1, 1), (3, 3), (1, 1), (1, 1, 1, 1), group=17),
+    "nothing but padding at the edges": Case(3, 3, (2, 2), (3, 3), (1, 1), (4, 5, 6, 3), group=3),
+    "shared by threads": Case(33, 33, (29, 31), (3, 3), (1, 1), (1, 1, 1, 1), group=33, batch=2),
+}
+
+
+@pytest.mark.parametrize("profile", kernels.EXTREMES)
+@pytest.mark.parametrize("name", WINDOWS)
+def test_convolution_of(name: str, profile: str) -> None:
+    case = WINDOWS[name]
+    kernels.check(case.network(), profile, rule=case.rule)
+
+
+@pytest.mark.parametrize("profile", kernels.EXTREMES)
+@pytest.mark.parametrize("name", DEPTHWISE)
+def test_depthwise_convolution_of(name: str, profile: str) -> None:
+    kernels.check(DEPTHWISE[name].network(), profile, rule="depthwise")
+
+
+@pytest.mark.parametrize("profile", kernels.EXTREMES)
+def test_convolutions_of_signals(profile: str) -> None:
+    shapes = {
+        "plain": ((13, 17, 3), {"pads": [1, 1]}),
+        "strided": ((13, 17, 5), {"pads": [0, 3], "strides": [2], "dilations": [2]}),
+        "dilated": ((13, 15, 5), {"pads": [0, 3], "dilations": [2]}),
+        "pointwise": ((13, 5, 1), {}),
+    }
+    nodes, outputs, parameters = [], {}, {}
+    for name, ((channels, out, taps), attributes) in shapes.items():
+        nodes.append(node("Conv", f"x {name}_w", name, **attributes))
+        before, after = attributes.get("pads", [0, 0])
+        (step,), (apart,) = attributes.get("strides", [1]), attributes.get("dilations", [1])
+        outputs[name] = [2, out, (31 + before + after - apart * (taps - 1) - 1) // step + 1]
+        parameters[f"{name}_w"] = weights(out, channels, taps)
+    network = networks.model(nodes, {"x": [2, 13, 31]}, outputs, parameters)
+    kernels.check(network, profile, rule="convolution")
+
+
+def test_depthwise_convolution_of_a_signal() -> None:
+    network = networks.model(
+        [node("Conv", "x w b", "y", strides=[3], pads=[4, 0], dilations=[2], group=17)],
+        {"x": [2, 17, 31]},
+        {"y": [2, 17, 9]},
+        {"w": weights(17, 1, 5), "b": weights(17)},
+    )
+    kernels.check(network, kernels.PROFILES[-1], rule="depthwise")
+
+
+@pytest.mark.parametrize("other", [(2, 11, 5, 7), (2, 11, 1, 1), (1, 1, 5, 7), (7,), ()])
+def test_what_follows_a_convolution_reads_the_other_operand_at_its_own_shape(
+    other: tuple[int, ...],
+) -> None:
+    nodes = [
+        node("Conv", "x w b", "c"),
+        node("Add", "c r", "sum"),
+        node("Sigmoid", "sum", "gate"),
+        node("Mul", "sum gate", "y"),
+    ]
+    network = networks.model(
+        nodes,
+        {"x": [2, 5, 7, 9], "r": list(other)},
+        {"y": [2, 11, 5, 7]},
+        {"w": weights(11, 5, 3, 3), "b": weights(11)},
+    )
+    kernels.check(network, kernels.PROFILES[-1], rule="convolution")

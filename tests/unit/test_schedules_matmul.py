@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+from tests import kernels, networks
+from tests.kernels import integers, weights
+from tests.networks import node
+
+Shape = tuple[int, ...]
+
+
+def product(a: Shape, b: Shape, *, constant: bool) -> onnx.ModelProto:
+    result = np.matmul(np.zeros(a, bool), np.zeros(b, bool)).shape
+    inputs: dict[str, Sequence[int | str]] = {"a": list(a)}
+    if not constant:
+        inputs["b"] = list(b)
+    parameters = {"b": weights(*b)} if constant else {}
+    return networks.model([node("MatMul", "a b", "y")], inputs, {"y": list(result)}, parameters)
+
+
+SIZES = [
+    (1, 1, 1),
+    (1, 17, 1),
+    (1, 1, 17),
+    (17, 1, 1),
+    (1, 100, 31),
+    (7, 1, 13),
+    (2, 3, 5),
+    (31, 37, 41),
+    (50, 64, 48),
+    (3, 129, 16),
+    (1, 300, 401),
+]
+BATCHED: list[tuple[Shape, Shape]] = [
+    ((3, 7, 5), (3, 5, 11)),
+    ((2, 3, 7, 5), (2, 3, 5, 11)),
+    ((2, 3, 7, 5), (1, 3, 5, 11)),
+    ((7, 5), (2, 3, 5, 11)),
+    ((2, 1, 7, 5), (1, 3, 5, 11)),
+    ((2, 3, 7, 5), (5, 11)),
+    ((4, 1, 33), (4, 33, 17)),
+    ((9, 16, 24), (9, 24, 18)),
+    ((5,), (5, 11)),
+    ((5,), (2, 3, 5, 11)),
+]
+SUMS: list[tuple[Shape, Shape]] = [
+    ((13, 7), (7, 1)),
+    ((7, 5), (5,)),
+    ((5,), (5,)),
+    ((2, 3, 7, 5), (5,)),
+    ((4, 33, 17), (4, 17, 1)),
+]
+"""One result a row: lanes run along the sum."""
+
+
+@pytest.mark.parametrize("constant", [True, False], ids=["weights", "activations"])
+@pytest.mark.parametrize("profile", kernels.EXTREMES)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_product_of_matrices(size: tuple[int, int, int], profile: str, constant: bool) -> None:
+    rows, depth, columns = size
+    network = product((rows, depth), (depth, columns), constant=constant)
+    kernels.check(network, profile, rule="matmul")
+
+
+@pytest.mark.parametrize("constant", [True, False], ids=["weights", "activations"])
+@pytest.mark.parametrize("shapes", BATCHED, ids=str)
+def test_product_of_batches(shapes: tuple[Shape, Shape], constant: bool) -> None:
+    network = product(*shapes, constant=constant)
+    kernels.check(network, kernels.PROFILES[-1], rule="matmul")
+
+
+@pytest.mark.parametrize("shapes", SUMS, ids=str)
+def test_products_with_a_vector(shapes: tuple[Shape, Shape]) -> None:
+    for constant in (True, False):
+        kernels.check(product(*shapes, constant=constant), kernels.PROFILES[-1])
+
+
+@pytest.mark.parametrize("profile", kernels.EXTREMES)
+@pytest.mark.parametrize("transposed", [(0, 0), (0, 1), (1, 0), (1, 1)], ids=str)
+def test_dense_layers_with_either_matrix_transposed(
+    transposed: tuple[int, int], profile: str
+) -> None:
+    nodes, outputs = [], {}
+    inputs: dict[str, list[int]] = {}
+    parameters: dict[str, np.ndarray] = {}
+    for name, (rows, depth, columns) in {
+        "p": (1, 19, 23),
+        "q": (13, 17, 31),
+        "r": (11, 5, 1),
+    }.items():
+        a = (depth, rows) if transposed[0] else (rows, depth)
+        b = (columns, depth) if transposed[1] else (depth, columns)
+        flags = {"transA": transposed[0], "transB": transposed[1], "alpha": 0.5, "beta": 2.0}
+        for kind in ("w", "i"):
+            nodes.append(node("Gemm", f"a{name} {kind}{name} c{name}", f"{kind}y{name}", **flags))
+            outputs[f"{kind}y{name}"] = [rows, columns]
+        inputs |= {f"a{name}": list(a), f"i{name}": list(b)}
+        parameters |= {f"w{name}": weights(*b), f"c{name}": weights(columns)}
+    network = networks.model(nodes, inputs, outputs, parameters)
+    kernels.check(network, profile, rule="matmul")
+
+
+def around(
+    nodes: Sequence[onnx.NodeProto], inputs: Any, output: list[int], **parameters: np.ndarray
+) -> onnx.ModelProto:
+    return networks.model(nodes, inputs, {"y": output}, parameters)
+
+
+SURROUNDED = {
+    "a bias of each row": around(
+        [node("MatMul", "a b", "m"), node("Add", "m c", "s"), node("Sigmoid", "s", "y")],
+        {"a": [2, 3, 17], "c": [3, 1]},
+        [2, 3, 19],
+        b=weights(17, 19),
+    ),
+    "a residual": around(
+        [node("MatMul", "a b", "m"), node("Add", "m a", "y")],
+        {"a": [13, 17]},
+        [13, 17],
+        b=weights(17, 17),
+    ),
+    "a scalar": around(
+        [node("MatMul", "a b", "m"), node("Mul", "m c", "y")],
+        {"a": [13, 17], "c": []},
+        [13, 19],
+        b=weights(17, 19),
+    ),
+    "a bias that repeats it": around(
+        [node("MatMul", "a b", "m"), node("Add", "m c", "y")],
+        {"a": [1, 17], "c": [5, 1]},
+        [5, 19],
+        b=weights(17, 19),
+    ),
+    "a tensor of higher rank": around(
+        [node("MatMul", "a b", "m"), node("Add", "m c", "y")],
+        {"a": [3, 17], "c": [5, 3, 19]},
+        [5, 3, 19],
+        b=weights(17, 19),
+    ),
+    "an activation before": around(
+        [node("Erf", "a", "e"), node("Mul", "e a", "g"), node("MatMul", "g b", "y")],
+        {"a": [7, 5]},
+        [7, 3],
+        b=weights(5, 3),
+    ),
+    "a slice before": around(
+        [node("Slice", "a start stop axes", "s"), node("MatMul", "s b", "y")],
+        {"a": [9, 7]},
+        [7, 3],
+        b=weights(5, 3),
+        start=integers(1, 1),
+        stop=integers(8, 6),
+        axes=integers(0, 1),
+    ),
+    "padding before": around(
+        [node("Pad", "a p", "q"), node("MatMul", "q b", "y")],
+        {"a": [3, 5]},
+        [6, 3],
+        b=weights(8, 3),
+        p=integers(1, 2, 2, 1),
+    ),
+    "the same matrix twice, once transposed": around(
+        [node("Transpose", "a", "t", perm=[1, 0]), node("MatMul", "a t", "y")],
+        {"a": [7, 13]},
+        [7, 7],
+    ),
+    "heads": around(
+        [
+            node("Transpose", "a", "t", perm=[0, 2, 1, 3]),
+            node("Transpose", "b", "u", perm=[0, 2, 3, 1]),
+            node("MatMul", "t u", "y"),
+        ],
+        {"a": [2, 7, 3, 5], "b": [2, 9, 3, 5]},
+        [2, 3, 7, 9],
+    ),
+    "weights on the left": around(
+        [node("MatMul", "b a", "y")], {"a": [3, 7, 9]}, [3, 5, 9], b=weights(5, 7)
+    ),
+    "weights on the left of a column": around(
+        [node("MatMul", "b a", "y")], {"a": [7, 1]}, [5, 1], b=weights(5, 7)
+    ),
+    "the same weights twice": around(
+        [node("MatMul", "a b", "m"), node("Relu", "m", "r"), node("MatMul", "r b", "y")],
+        {"a": [7, 13]},
+        [7, 13],
+        b=weights(13, 13),
+    ),
+    "the same weights as they are and transposed": around(
+        [
+            node("MatMul", "a b", "m"),
+            node("Transpose", "b", "t", perm=[1, 0]),
+            node("MatMul", "m t", "y"),
+        ],
+        {"a": [7, 13]},
+        [7, 13],
+        b=weights(13, 13),
+    ),
+    "heads after": around(
+        [
+            node("MatMul", "a b", "m"),
+            node("Reshape", "m s", "r"),
+            node("Transpose", "r", "y", perm=[0, 2, 1, 3]),
+        ],
+        {"a": [1, 7, 12]},
+        [1, 4, 7, 6],
+        b=weights(12, 24),
+        s=integers(1, 7, 4, 6),
+    ),
+    "a convolution before": around(
+        [node("Conv", "x w", "c"), node("Flatten", "c", "f"), node("Gemm", "f v u", "y")],
+        {"x": [2, 3, 5, 6]},
+        [2, 7],
+        w=weights(5, 3, 2, 2),
+        v=weights(100, 7),
+        u=weights(7),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SURROUNDED)
+def test_product_with(name: str) -> None:
+    kernels.check(SURROUNDED[name], kernels.PROFILES[-1], rule="matmul")
+
+
+@pytest.mark.parametrize("kind", [TensorProto.INT32, TensorProto.DOUBLE])
+def test_products_of_other_types(kind: int) -> None:
+    network = networks.model(
+        [node("MatMul", "a b", "y")],
+        {"a": [7, 5], "b": [5, 3]},
+        {"y": [7, 3]},
+        types=dict.fromkeys("aby", kind),
+    )
+    kernels.check(network, kernels.PROFILES[-1])
+
+
+@pytest.mark.parametrize(
+    ("equation", "a", "b", "y"),
+    [
+        ("bhwc,hkc->bhwk", [2, 3, 4, 5], [3, 6, 5], [2, 3, 4, 6]),
+        ("ij,ij->i", [7, 5], [7, 5], [7]),
+        ("i,j->ij", [7], [5], [7, 5]),
+    ],
+)
+def test_sums_of_products_by_equation(
+    equation: str, a: list[int], b: list[int], y: list[int]
+) -> None:
+    network = networks.model(
+        [node("Einsum", "a b", "y", equation=equation)], {"a": a, "b": b}, {"y": y}
+    )
+    kernels.check(network, kernels.PROFILES[-1])
