@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgepack.compiler.graph import count_uses
-from edgepack.compiler.schedules.convolution import Geometry, geometry_of
+from edgepack.compiler.schedules.geometry import Geometry, geometry_of
 from edgepack.compiler.schedules.stages import read_stages
 
 if TYPE_CHECKING:

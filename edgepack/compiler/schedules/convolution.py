@@ -15,15 +15,13 @@ walks memory in order. Weights are packed at compile time as [panel][kh][kw][cha
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from edgepack.compiler.operators import CONVOLUTION
 from edgepack.compiler.schedules import emit
 from edgepack.compiler.schedules.columns import column_tiles
-from edgepack.compiler.schedules.expressions import flat_index, index, loads
+from edgepack.compiler.schedules.expressions import flat_index, index
+from edgepack.compiler.schedules.geometry import Geometry, geometry_of, rows_inside
 from edgepack.compiler.schedules.nest import Nest, Request
 from edgepack.compiler.schedules.panels import PackedPanels
 from edgepack.compiler.schedules.register_tile import (
@@ -31,112 +29,11 @@ from edgepack.compiler.schedules.register_tile import (
     best_vectors,
     make_panels,
 )
-from edgepack.compiler.schedules.stages import Stage, shape_of
 from edgepack.compiler.schedules.tile_body import Tile
 from edgepack.compiler.schedules.values import Values
 
 _UNROLLED_CHANNELS = 4
 """Up to this many input channels are written out: a loop over them would be mostly loop."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Geometry:
-    """A convolution's sizes, in elements; vertical before horizontal."""
-
-    data: Any
-    weights: Any
-    channels_last: bool
-    upright: bool
-    """Whether rows and columns have changed places: a signal that came as an image of width 1."""
-    batch: int
-    height: int
-    width: int
-    channels: int
-    """Input channels of one group."""
-    kernel: tuple[int, int]
-    strides: tuple[int, int]
-    dilation: tuple[int, int]
-    top: int
-    left: int
-    groups: int
-    out_height: int
-    out_width: int
-    out_channels: int
-
-    def position(self, n: Any, row: Any, column: Any, channel: Any) -> list[Any]:
-        """The index of a result, or of an input that is channels-last."""
-        return [n, column, row, channel] if self.upright else [n, row, column, channel]
-
-    def input_position(self, n: Any, row: Any, column: Any, channel: Any) -> list[Any]:
-        """The index of an input element."""
-        first, row, column, channel = self.position(n, row, column, channel)
-        return (
-            [first, row, column, channel] if self.channels_last else [first, channel, row, column]
-        )
-
-    @property
-    def depth(self) -> int:
-        """Terms of one result."""
-        return self.kernel[0] * self.kernel[1] * self.channels
-
-    @property
-    def column_step(self) -> int:
-        """Elements from an output column's input to the next one's."""
-        pixel = self.channels * self.groups if self.channels_last else 1
-        return pixel * self.strides[1]
-
-    def column(self, out: int, kw: int) -> int:
-        """The input column under window column ``kw`` of output column ``out``."""
-        return out * self.strides[1] + kw * self.dilation[1] - self.left
-
-    def inside(self, out: int, kw: int) -> bool:
-        """Whether that column is in the image."""
-        return 0 <= self.column(out, kw) < self.width
-
-    def is_interior(self, start: int, columns: int) -> bool:
-        """Whether the windows of ``columns`` output columns from ``start`` on lie in the image."""
-        return all(
-            self.inside(out, kw)
-            for out in (start, start + columns - 1)
-            for kw in (0, self.kernel[1] - 1)
-        )
-
-
-def geometry_of(main: Stage) -> Geometry | None:
-    """The geometry that the stage is annotated with."""
-    if CONVOLUTION not in main.annotations:
-        return None
-    described = json.loads(str(main.annotations[CONVOLUTION]))
-    data, weights = [load.source for load in loads(main.value.b)]
-    batch, *rest = shape_of(data)
-    channels_last = described["layout"] == "NHWC"
-    image = tuple(rest[:2] if channels_last else rest[1:])
-    *kernel, channels, out_channels = shape_of(weights)
-    out = main.shape[1:3]
-    turned = slice(None, None, -1) if (image[1], kernel[1], out[1]) == (1, 1, 1) else slice(None)
-    height, width = image[turned]
-    rows, columns = kernel[turned]
-    (down, across), (far_y, far_x) = described["strides"][turned], described["dilation"][turned]
-    top, left = described["padding"][:2][turned]
-    return Geometry(
-        data=data,
-        weights=weights,
-        channels_last=channels_last,
-        upright=turned.step is not None,
-        batch=batch,
-        height=height,
-        width=width,
-        channels=channels,
-        kernel=(rows, columns),
-        strides=(down, across),
-        dilation=(far_y, far_x),
-        top=top,
-        left=left,
-        groups=described["groups"],
-        out_height=out[turned][0],
-        out_width=out[turned][1],
-        out_channels=out_channels,
-    )
 
 
 def schedule(request: Request) -> Nest | None:
@@ -297,18 +194,3 @@ class _Writer:
                 geometry.kernel[1] * geometry.channels, lambda q: taps(kh, index(0), q, None)
             )
         return emit.serial(geometry.kernel[1], lambda kw: channels(kh, kw, None))
-
-
-def rows_inside(geometry: Geometry, row: Any, body: emit.Body) -> Any:
-    """A loop over the window's rows that lie in the image, for output row ``row``."""
-    from tvm import tirx
-
-    rows, step, apart = geometry.kernel[0], geometry.strides[0], geometry.dilation[0]
-    last = (geometry.out_height - 1) * step + (rows - 1) * apart - geometry.top
-    if geometry.top == 0 and last < geometry.height:
-        return emit.serial(rows, body)
-    above = index(geometry.top) - row * index(step)
-    first = tirx.max(index(0), tirx.FloorDiv(above + index(apart - 1), index(apart)))
-    below = index(geometry.height + geometry.top) - row * index(step)
-    stop = tirx.min(index(rows), tirx.FloorDiv(below + index(apart - 1), index(apart)))
-    return emit.between(first, tirx.max(first, stop), body)

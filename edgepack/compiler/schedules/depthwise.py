@@ -17,8 +17,8 @@ from typing import Any
 
 from edgepack.compiler.schedules import emit
 from edgepack.compiler.schedules.columns import column_tiles
-from edgepack.compiler.schedules.convolution import Geometry, geometry_of, rows_inside
 from edgepack.compiler.schedules.expressions import index
+from edgepack.compiler.schedules.geometry import Geometry, geometry_of, rows_inside
 from edgepack.compiler.schedules.nest import Nest, Request
 from edgepack.compiler.schedules.panels import PackedPanels
 from edgepack.compiler.schedules.register_tile import Panel, make_panels

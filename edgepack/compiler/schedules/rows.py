@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgepack.compiler.schedules import depthwise, emit, matmul
-from edgepack.compiler.schedules.convolution import geometry_of
 from edgepack.compiler.schedules.expressions import index
+from edgepack.compiler.schedules.geometry import geometry_of
 from edgepack.compiler.schedules.groups import Group, collect_positions
 from edgepack.compiler.schedules.nest import Nest, Request
 from edgepack.compiler.schedules.values import Memory, Rows

@@ -20,7 +20,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from edgepack.compiler.cook_toom import Filtering, filtering
-from edgepack.compiler.schedules.convolution import Geometry, geometry_of
+from edgepack.compiler.schedules.geometry import Geometry, geometry_of
 from edgepack.compiler.schedules.nest import Nest, Request
 from edgepack.compiler.schedules.winograd_form import Form
 from edgepack.compiler.schedules.winograd_nest import Writer

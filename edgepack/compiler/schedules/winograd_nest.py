@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from fractions import Fraction
+from collections.abc import Callable
 from typing import Any
 
 from edgepack.compiler.schedules import emit
-from edgepack.compiler.schedules.convolution import Geometry
 from edgepack.compiler.schedules.expressions import index
+from edgepack.compiler.schedules.geometry import Geometry
 from edgepack.compiler.schedules.nest import Request
 from edgepack.compiler.schedules.panels import PackedPanels
 from edgepack.compiler.schedules.register_tile import (
@@ -21,6 +20,7 @@ from edgepack.compiler.schedules.register_tile import (
 from edgepack.compiler.schedules.tile_body import Tile
 from edgepack.compiler.schedules.values import Values, store_vector
 from edgepack.compiler.schedules.winograd_form import Form
+from edgepack.compiler.schedules.winograd_transform import both_ways
 
 _STRIP_TILES = 28
 """Tiles in a strip, at least: two row tiles of the matrix product."""
@@ -155,7 +155,7 @@ class Writer:
             ]
             for i in range(form.rows.inputs)
         ]
-        result = _both_ways(form.rows.bt, form.columns.bt, pixels, lanes, statements)
+        result = both_ways(form.rows.bt, form.columns.bt, pixels, lanes, statements)
         for p, value in enumerate(value for line in result for value in line):
             at = self._place(slot, index(p), t, self.geometry.channels) + c
             statements.append(emit.store(self.inputs, emit.lanes_of(at, lanes), value))
@@ -263,7 +263,7 @@ class Writer:
             ]
             for i in range(form.rows.inputs)
         ]
-        results = _both_ways(form.rows.at, form.columns.at, products, lanes, statements)
+        results = both_ways(form.rows.at, form.columns.at, products, lanes, statements)
         registers = []
         for line in results:
             for value in line:
@@ -311,42 +311,3 @@ class Writer:
             lambda lane: self.geometry.position(n, row, column, o + lane),
             held_lane=lambda lane: [(main.buffer, lambda _: emit.load(register, lane))],
         )
-
-
-def _both_ways(
-    down: Sequence[Sequence[Fraction]],
-    across: Sequence[Sequence[Fraction]],
-    values: list[list[Any]],
-    lanes: int,
-    statements: list[Any],
-) -> list[list[Any]]:
-    """down * values * transposed(across), each element named in ``statements``."""
-    columns = list(zip(*values, strict=True))
-    half = [_combined(down, list(column), lanes, statements) for column in columns]
-    return [_combined(across, list(line), lanes, statements) for line in zip(*half, strict=True)]
-
-
-def _combined(
-    matrix: Sequence[Sequence[Fraction]], values: list[Any], lanes: int, statements: list[Any]
-) -> list[Any]:
-    """matrix * values; factors of one cost nothing."""
-    from tvm import tirx
-
-    results = []
-    for row in matrix:
-        total = None
-        for factor, value in sorted(
-            zip(row, values, strict=True), key=lambda pair: abs(pair[0]) == 1, reverse=True
-        ):
-            if not factor:
-                continue
-            constant = emit.splat(tirx.FloatImm("float32", float(abs(factor))), lanes)
-            term = value if abs(factor) == 1 else value * constant
-            if total is None:
-                total = (
-                    term if factor > 0 else emit.splat(tirx.FloatImm("float32", 0.0), lanes) - term
-                )
-            else:
-                total = total + term if factor > 0 else total - term
-        results.append(emit.bind(total, "sum", statements))
-    return results
