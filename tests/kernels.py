@@ -21,8 +21,9 @@ import onnx
 
 from edgepack.artefacts import ImportedModel, TensorSpec
 from edgepack.compiler import frontend, lower
+from edgepack.compiler.arena import ALIGNMENT
 from edgepack.compiler.attributes import ELIDED
-from edgepack.compiler.plan import ALIGNMENT, Place, Plan, Slot, make_plan
+from edgepack.compiler.plan import Place, Plan, Slot, make_plan
 from edgepack.importers import import_model
 from edgepack.targets import Target, load_target
 from edgepack.targets.host import runs_natively

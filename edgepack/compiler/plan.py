@@ -1,9 +1,7 @@
 """The static plan: every tensor's place and every kernel call in order, fixed at compile time.
 
 Nothing is decided on the device. A tensor lives in the weights blob, in the arena, or directly in
-the caller's input or output; views share their base's place. The arena is laid out greedily by size
-over the tensors' live ranges (Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net
-Inference", 2020, section 5.2), which comes close to the largest live set.
+the caller's input or output; views share their base's place. arena.py lays the arena out.
 """
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from edgepack.artefacts import TensorSpec
+from edgepack.compiler.arena import ALIGNMENT, Span, lay_out
 from edgepack.compiler.attributes import ELIDED
 from edgepack.compiler.packing import pack, packings_of
 from edgepack.compiler.tensors import tensor_spec
@@ -23,9 +22,6 @@ from edgepack.errors import CompileError
 
 if TYPE_CHECKING:
     from tvm.ir import IRModule
-
-ALIGNMENT = 64
-"""Bytes; TVM's kernels assume it of every tensor, and edgepack.h promises it."""
 
 
 class Place(Enum):
@@ -200,7 +196,11 @@ def make_plan(
     _bind_outputs(builder, main.body.body, outputs)
     _live_ranges(builder)
     own = [root for i, root in enumerate(builder.roots) if i not in builder.parts]
-    arena_bytes = _assign_offsets([root for root in own if root.place is Place.ARENA])
+    in_arena = [root for root in own if root.place is Place.ARENA]
+    spans = [Span(nbytes=r.spec.nbytes, first=r.first, last=r.last) for r in in_arena]
+    offsets, arena_bytes = lay_out(spans)
+    for root, offset in zip(in_arena, offsets, strict=True):
+        root.offset = offset
     return _finish(builder, arena_bytes)
 
 
@@ -238,31 +238,6 @@ def _live_ranges(builder: _Builder) -> None:
             root.first = root.first if position in touched else step
             root.last = step
             touched.add(position)
-
-
-def _assign_offsets(roots: list[_Root]) -> int:
-    """Greedy by size: the largest first, each at the lowest offset free over its live range."""
-    placed: list[_Root] = []
-    order = sorted(range(len(roots)), key=lambda i: (-roots[i].spec.nbytes, roots[i].first, i))
-    for root in (roots[i] for i in order):
-        busy = sorted(
-            (other.offset, other.offset + _aligned(other.spec.nbytes))
-            for other in placed
-            if other.first <= root.last and root.first <= other.last
-        )
-        offset = 0
-        for start, end in busy:
-            if offset + root.spec.nbytes <= start:
-                break
-            offset = max(offset, end)
-        root.offset = offset
-        placed.append(root)
-    return max((root.offset + _aligned(root.spec.nbytes) for root in placed), default=0)
-
-
-def _aligned(nbytes: int) -> int:
-    """Rounded up to ALIGNMENT; an empty tensor still has an address of its own."""
-    return max(nbytes + (-nbytes % ALIGNMENT), ALIGNMENT)
 
 
 def _finish(builder: _Builder, arena_bytes: int) -> Plan:

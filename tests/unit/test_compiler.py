@@ -9,6 +9,7 @@ import pytest
 
 from edgepack import compiler, importers
 from edgepack.compiler import frontend, lower, plan
+from edgepack.compiler.arena import ALIGNMENT
 from edgepack.errors import ModelError
 from edgepack.targets import load_target
 from tests import networks
@@ -42,7 +43,7 @@ def test_tensors_that_live_at_once_never_share_bytes(some_plan: plan.Plan) -> No
 def test_every_slot_is_aligned(some_plan: plan.Plan) -> None:
     for slot in some_plan.slots:
         if slot.place in (plan.Place.ARENA, plan.Place.WEIGHTS):
-            assert slot.offset % plan.ALIGNMENT == 0
+            assert slot.offset % ALIGNMENT == 0
 
 
 def test_every_output_is_written(some_plan: plan.Plan) -> None:
