@@ -8,6 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgepack.compiler import schedules
 from edgepack.targets import Target, load_target
 from tests import kernels
 
@@ -69,7 +70,8 @@ def test_a_pair_that_leaves_the_cache_is_one_kernel(profile: str, stride: int) -
     assert rows <= 4 * 20 * 31 * 31
 
 
-def test_with_threads_the_bytes_are_the_same() -> None:
+def test_with_threads_the_bytes_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedules, "_SHARED_OPERATIONS", 0)  # small kernels too
     target = replace(small_cache(kernels.PROFILES[-1]), cores=4)
     compiled = kernels.compile_network(separable(1), target)
     inputs = kernels.random_inputs(compiled.imported, 3)

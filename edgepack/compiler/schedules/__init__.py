@@ -7,6 +7,7 @@ is no list of stages (stages.py) keeps its own loops, ordered by generic.py.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from edgepack.compiler import packing
@@ -24,7 +25,7 @@ from edgepack.compiler.schedules import (
     winograd,
 )
 from edgepack.compiler.schedules.groups import Group, make_groups, shared_axes
-from edgepack.compiler.schedules.nest import Nest, Request, Rule
+from edgepack.compiler.schedules.nest import FLOAT_BITS, Nest, Request, Rule
 from edgepack.compiler.schedules.stages import Kernel, read_stages
 from edgepack.compiler.schedules.values import Memory
 from edgepack.compiler.schedules.work import operations
@@ -46,8 +47,8 @@ RULES: tuple[Rule, ...] = (
     elementwise.schedule,
 )
 
-_SHARED_OPERATIONS = 100_000
-"""Kernels with fewer are not worth waking other threads for: about 10 us of one core."""
+_SHARED_OPERATIONS = 40_000
+"""Kernels with fewer, for each lane of a vector, are not worth sharing: about 5 us of one core."""
 
 
 def apply(module: IRModule, target: Target) -> IRModule:
@@ -84,7 +85,9 @@ def schedule(function: PrimFunc, target: Target) -> PrimFunc | None:
     groups = make_groups(kernel)
     memory = Memory(kernel=kernel)
     flops = sum(operations(stage) for stage in kernel.stages)
-    tasks = target.cores if flops >= _SHARED_OPERATIONS else 1
+    work = flops + sum(math.prod(stage.shape) for stage in kernel.stages)
+    lanes = max(1, target.vector_bits // FLOAT_BITS)
+    tasks = target.cores if work >= _SHARED_OPERATIONS * lanes else 1
     nests = rows.schedule(groups, memory, target, tasks)
     if nests is None:
         memory = Memory(kernel=kernel)
