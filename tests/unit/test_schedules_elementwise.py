@@ -232,3 +232,15 @@ def test_an_image_of_bytes() -> None:
         types={"x": TensorProto.UINT8},
     )
     kernels.check(network, BEST, rule="convolution")
+
+
+@pytest.mark.parametrize("profile", kernels.PROFILES)
+def test_a_function_needed_at_a_place_and_at_its_mirror_image(profile: str) -> None:
+    """Two positions that differ only in which loop is which are two values."""
+    nodes = [
+        node("Exp", "x", "e"),
+        node("Transpose", "e", "t", perm=[1, 0]),
+        node("Sub", "e t", "d"),
+        node("Tanh", "d", "y"),
+    ]
+    kernels.check(networks.model(nodes, {"x": [19, 19]}, {"y": [19, 19]}), profile)

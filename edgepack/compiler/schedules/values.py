@@ -99,7 +99,7 @@ class Values:
     """Whether the values are only looked at: nothing is prepared, functions stay calls."""
     prepared: list[Any] = field(default_factory=list)
     temporaries: list[Any] = field(default_factory=list)
-    _known: dict[tuple[int, str], Any] = field(default_factory=dict)
+    _known: list[tuple[Stage, list[Any], Any]] = field(default_factory=list)
     _simple: dict[Stage, bool] = field(default_factory=dict)
 
     def at(self, buffer: Any, position: list[Any], guarded: bool = False) -> Any:
@@ -112,15 +112,16 @@ class Values:
             return emit.load(self.memory.of(buffer), self.memory.index(buffer, position))
         if guarded or self.looking or self._is_simple(stage):
             return self.of_stage(stage, position, guarded)
-        key = (self.inlined.index(stage), str(position))
-        if key not in self._known:
-            value = self.of_stage(stage, position)
-            register = emit.registers(self.lanes, stage.buffer.dtype, f"{stage.name}_value")
-            lane = index(0) if self.lane is None else self.lane
-            self.temporaries.append(register)
-            self.prepared.append(emit.store(register, lane, value))
-            self._known[key] = emit.load(register, lane)
-        return self._known[key]
+        for known_stage, where, known in self._known:
+            if known_stage is stage and _same_position(where, position):
+                return known
+        value = self.of_stage(stage, position)
+        register = emit.registers(self.lanes, stage.buffer.dtype, f"{stage.name}_value")
+        lane = index(0) if self.lane is None else self.lane
+        self.temporaries.append(register)
+        self.prepared.append(emit.store(register, lane, value))
+        self._known.append((stage, position, emit.load(register, lane)))
+        return self._known[-1][2]
 
     def of_stage(self, stage: Stage, position: list[Any], guarded: bool = False) -> Any:
         """What ``stage`` computes at ``position``."""
@@ -144,6 +145,13 @@ class Values:
             once = self.memory.kernel.times_read(stage) < 2
             self._simple[stage] = once and not has_functions(stage.value)
         return self._simple[stage]
+
+
+def _same_position(one: Sequence[Any], other: Sequence[Any]) -> bool:
+    """Whether two positions are the same expressions of the same variables."""
+    from tvm_ffi import structural_equal
+
+    return all(structural_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def store_vector(
