@@ -61,7 +61,9 @@ def emit_kernels(module: IRModule, target: Target) -> bytes:
     }
     functions[tvm.ir.GlobalVar(peak.SYMBOL)] = peak.peak_function(target)
     # Assertions would check, at every call, shapes that the plan has fixed.
-    config = {"tirx.disable_assert": True}
+    # For cores with vectors of any length TVM would turn conditions into masks, and fails on some; the
+    # rules leave no conditions in vector loops that are worth it.
+    config = {"tirx.disable_assert": True, "tirx.enable_buffer_level_predication": False}
     try:
         with tvm.transform.PassContext(opt_level=3, config=config):
             built = tirx.build(tvm.IRModule(functions), target=llvm_target(target))
