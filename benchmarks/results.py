@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import REFERENCE, SELF
@@ -84,8 +85,11 @@ class Results:
     """Of edgepack's own compilation of each model: sizes by name."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As results.json holds it."""
-        return asdict(self)
+        """As results.json holds it; files by their names, for where they were says nothing."""
+        content = asdict(self)
+        for conversion in content["conversions"]:
+            conversion["artifact"] = Path(conversion["artifact"]).name
+        return content
 
     def of(self, engine: str, model: str, threads: int) -> Figures | None:
         """What was measured of one engine; None where it was not asked."""

@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks.results import (
     TOLERANCE,
+    Conversion,
     Figures,
     Results,
     Round,
@@ -88,3 +89,9 @@ def test_a_geometric_mean_leaves_out_what_is_not_there() -> None:
     assert geometric_mean([0.5, None, 2.0]) == pytest.approx(1.0)
     assert geometric_mean([0.25]) == pytest.approx(0.25)
     assert geometric_mean([None]) is None
+
+
+def test_the_written_results_name_no_place_of_the_machine() -> None:
+    converted = Conversion(engine="ncnn", model="m", artifact="/home/someone/cache/m.bin")
+    written = dataclasses.replace(results(), conversions=[converted]).to_dict()
+    assert written["conversions"][0]["artifact"] == "m.bin"
