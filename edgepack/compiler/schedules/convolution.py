@@ -44,8 +44,7 @@ def schedule(request: Request) -> Nest | None:
     geometry = geometry_of(main)
     if geometry is None or _is_plain_product(geometry):
         return None
-    position = request.memory.kernel.position(geometry.weights)
-    if position is None or position not in request.memory.kernel.constants:
+    if not request.memory.kernel.is_constant(geometry.weights):
         return None
     writer = _Writer(request, geometry)
     return Nest(

@@ -38,8 +38,7 @@ def schedule(request: Request) -> Nest | None:
         return None
     if geometry.groups == 1 or geometry.out_channels != geometry.groups:
         return None
-    position = request.memory.kernel.position(geometry.weights)
-    if position is None or position not in request.memory.kernel.constants:
+    if not request.memory.kernel.is_constant(geometry.weights):
         return None
     writer = _Writer(request, geometry)
     return Nest(rule="depthwise", statements=writer.nest(), packings=(writer.weights.packing,))

@@ -15,6 +15,7 @@ so that the lines that one vector is gathered from still are in the cache for th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
@@ -39,7 +40,7 @@ def schedule(request: Request) -> Nest | None:
     walk = walk_of(value, request.memory.index(stage.buffer, variables), variables)
     extents = [1] * count + list(stage.shape[count:])
     merged = merge(extents, walk)
-    lengths = [_length(axes, extents) for axes in merged] or [1]
+    lengths = [math.prod(extents[axis] for axis in axes) for axes in merged] or [1]
     last = merged[-1][-1] if merged else len(extents) - 1
     cuts = _cuts(value, variables[last], lengths[-1]) if merged else [0, 1]
 
@@ -85,7 +86,7 @@ def _blocks(request: Request, where: Any, lengths: Sequence[int], across: int) -
         place_of: list[Any] = where(found)
         return place_of
 
-    def part(others: Sequence[Any], start: Any, count: int) -> list[Any | None]:
+    def part(others: Sequence[Any], start: Any, count: int) -> list[Any]:
         def vectors(offset: Any, width: int) -> Any:
             return emit.serial(
                 count,
@@ -94,11 +95,7 @@ def _blocks(request: Request, where: Any, lengths: Sequence[int], across: int) -
                 ),
             )
 
-        full = length // lanes
-        return [
-            emit.serial(full, lambda v: vectors(v * index(lanes), lanes)) if full else None,
-            vectors(index(full * lanes), length % lanes) if length % lanes else None,
-        ]
+        return emit.in_parts(length, lanes, vectors)
 
     extents = [lengths[loop] for loop in outer]
     statements = []
@@ -121,26 +118,13 @@ _BLOCK = 16
 """Elements of float32 in a cache line of 64 bytes."""
 
 
-def _length(axes: Sequence[int], extents: Sequence[int]) -> int:
-    length = 1
-    for axis in axes:
-        length *= extents[axis]
-    return length
-
-
 def _run(request: Request, where: Any, start: int, stop: int) -> list[Any]:
     """The elements ``start`` to ``stop`` of the innermost loop, in vectors."""
-    lanes, length = request.lanes, stop - start
-    whole = length // lanes
-    statements = [
-        emit.serial(whole, lambda i: _vector(request, where, start, i * index(lanes), lanes))
-        if whole
-        else None,
-        _vector(request, where, start, index(whole * lanes), length - whole * lanes)
-        if length % lanes
-        else None,
-    ]
-    return [statement for statement in statements if statement is not None]
+    return emit.in_parts(
+        stop - start,
+        request.lanes,
+        lambda offset, lanes: _vector(request, where, start, offset, lanes),
+    )
 
 
 def _vector(request: Request, where: Any, start: int, offset: Any, lanes: int) -> list[Any]:

@@ -43,6 +43,17 @@ def between(first: Any, stop: Any, body: Body) -> Any:
     return _for(stop - first, lambda i: body(first + i), "SERIAL", "i")
 
 
+def in_parts(length: int, part: int, body: Callable[[Any, int], Any]) -> list[Any]:
+    """``body(start, size)`` for ``length`` elements: a loop over whole parts, then a shorter one."""
+    whole, rest = divmod(length, part)
+    statements = []
+    if whole:
+        statements.append(serial(whole, lambda i: body(i * index(part), part)))
+    if rest:
+        statements.append(sequence(body(index(whole * part), rest)))
+    return statements
+
+
 def vectorized(lanes: int, body: Body) -> Any:
     """A loop that becomes vector instructions of ``lanes`` elements, whatever their number is."""
     if lanes == 1:

@@ -28,8 +28,7 @@ from edgepack.compiler.schedules.register_tile import (
     Panel,
     best_vectors,
     make_panels,
-    runs,
-    split_evenly,
+    row_tiles,
 )
 from edgepack.compiler.schedules.stages import shape_of
 from edgepack.compiler.schedules.tile_body import Tile
@@ -167,11 +166,8 @@ def _is_constant(request: Request, operand: Any) -> bool:
     """Whether the operand is a constant parameter, indexed by plain axes."""
     from tvm import tirx
 
-    position = request.memory.kernel.position(operand.source)
-    return (
-        position is not None
-        and position in request.memory.kernel.constants
-        and all(isinstance(where, tirx.Var) or same(where, 0) for where in operand.indices)
+    return request.memory.kernel.is_constant(operand.source) and all(
+        isinstance(where, tirx.Var) or same(where, 0) for where in operand.indices
     )
 
 
@@ -223,11 +219,7 @@ class _Writer:
         registers = self.request.registers(self.product.step)
         panels = [(panel, panel.count) for panel in self.panels]
         widest = max(len(panel.vectors) for panel in self.panels)
-        tiles: list[tuple[tuple[int, int], int]] = []
-        start = 0
-        for columns, _, count in runs(split_evenly(rows, registers.columns(widest))):
-            tiles.append(((columns, start), count))
-            start += columns * count
+        tiles = row_tiles(rows, registers.columns(widest))
 
         def body(panel: Panel, which: Any, tile: tuple[int, int], number: Any) -> list[Any]:
             columns, first = tile

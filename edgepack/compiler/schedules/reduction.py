@@ -17,6 +17,7 @@ Algorithms", section 4.2).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -100,24 +101,11 @@ def _across(request: Request, last: int) -> Nest:
         return found
 
     def row(position: list[Any]) -> list[Any]:
-        block = lanes * _CHAINS
-        statements: list[Any] = []
-        whole = length // block
-        if whole:
-            statements.append(
-                emit.serial(
-                    whole,
-                    lambda i: _block(
-                        request, lambda at: where(position, at), i * index(block), block
-                    ),
-                )
-            )
-        if length % block:
-            rest = length - whole * block
-            statements.append(
-                _block(request, lambda at: where(position, at), index(whole * block), rest)
-            )
-        return statements
+        return emit.in_parts(
+            length,
+            lanes * _CHAINS,
+            lambda start, size: _block(request, lambda at: where(position, at), start, size),
+        )
 
     return Nest(
         rule="reduction",
@@ -188,12 +176,7 @@ def _along(request: Request, walk: Walk) -> Nest:
         by_value=walk.by_value[spatial:],
     )
     merged = merge(extents, reduced_walk)
-    lengths = []
-    for axes in merged:
-        length = 1
-        for axis in axes:
-            length *= extents[axis]
-        lengths.append(length)
+    lengths = [math.prod(extents[axis] for axis in axes) for axes in merged]
     innermost = lengths[-1] if lengths else 1
 
     def one(position: list[Any]) -> list[Any]:

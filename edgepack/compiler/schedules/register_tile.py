@@ -156,6 +156,16 @@ def _tile_cost(columns: int, vectors: int, depth: int) -> float:
     return depth * step + sums * _STORE + _TILE
 
 
+def row_tiles(length: int, most: int) -> list[tuple[tuple[int, int], int]]:
+    """``split_evenly`` as segments: ((columns, first column), number of such tiles)."""
+    found = []
+    start = 0
+    for columns, _, count in runs(split_evenly(length, most)):
+        found.append(((columns, start), count))
+        start += columns * count
+    return found
+
+
 def runs(tiles: Sequence[Any]) -> list[tuple[Any, int, int]]:
     """Equal neighbours as (tile, first, count)."""
     found: list[tuple[Any, int, int]] = []

@@ -66,7 +66,6 @@ class Stage:
 class Kernel:
     """A PrimFunc's parameters (buffers) and stages, in order of execution."""
 
-    name: str
     parameters: tuple[Any, ...]
     stages: tuple[Stage, ...]
     constants: frozenset[int]
@@ -90,6 +89,10 @@ class Kernel:
         if self.window is not None and self.position(buffer) == self.window[0]:
             return self.window[1], self.window[2]
         return 0, shape_of(buffer)
+
+    def is_constant(self, buffer: Any) -> bool:
+        """Whether ``buffer`` is a parameter that is a constant of the model."""
+        return self.position(buffer) in self.constants
 
     def definition(self, buffer: Any) -> Stage | None:
         """The stage that computes ``buffer``; None for an input."""
@@ -136,7 +139,6 @@ def read_stages(function: PrimFunc) -> Kernel | None:
     attributes = function.attrs or {}
     constants = attributes.get(CONSTANTS, ())
     kernel = Kernel(
-        name="",
         parameters=parameters,
         stages=tuple(stage for stage in stages if stage is not None),
         constants=frozenset(int(index) for index in constants),

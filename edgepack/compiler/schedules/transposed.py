@@ -78,8 +78,7 @@ def schedule(request: Request) -> Nest | None:
     if described["strides"][0] * described["strides"][1] > _MOST_PHASES:
         return None
     data, weights = [load.source for load in loads(main.value.b)]
-    position = request.memory.kernel.position(weights)
-    if position is None or position not in request.memory.kernel.constants:
+    if not request.memory.kernel.is_constant(weights):
         return None
     writer = _Writer(request, data, weights, described)
     return Nest(rule="transposed", statements=writer.nest(), packings=(writer.weights.packing,))

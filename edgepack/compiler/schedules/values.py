@@ -160,7 +160,6 @@ def store_vector(
     inlined: Sequence[Stage],
     lanes: int,
     position: Callable[[Any], list[Any]],
-    held: Sequence[tuple[Any, Callable[[list[Any]], Any]]] = (),
     held_lane: Callable[[Any], Sequence[tuple[Any, Callable[[list[Any]], Any]]]] | None = None,
 ) -> list[Any]:
     """Statements that write ``lanes`` elements of ``stage``, at ``position(lane)``."""
@@ -170,7 +169,7 @@ def store_vector(
         values = Values(
             memory=memory,
             inlined=inlined,
-            held=[*held, *(held_lane(lane) if held_lane else ())],
+            held=held_lane(lane) if held_lane else (),
             lane=lane,
             lanes=lanes,
         )

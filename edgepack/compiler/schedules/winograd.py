@@ -46,8 +46,7 @@ def schedule(request: Request) -> Nest | None:
         return None
     if geometry.strides != (1, 1) or geometry.dilation != (1, 1):
         return None
-    position = request.memory.kernel.position(geometry.weights)
-    if position is None or position not in request.memory.kernel.constants:
+    if not request.memory.kernel.is_constant(geometry.weights):
         return None
     form = choose(geometry, request.lanes, request.target)
     if form is None:

@@ -14,8 +14,7 @@ from edgepack.compiler.schedules.register_tile import (
     Panel,
     best_vectors,
     make_panels,
-    runs,
-    split_evenly,
+    row_tiles,
 )
 from edgepack.compiler.schedules.tile_body import Tile
 from edgepack.compiler.schedules.values import Values, store_vector
@@ -104,14 +103,7 @@ class Writer:
 
     def _vectors(self, width: int, body: Callable[[Any, int], Any]) -> list[Any]:
         """Loops over ``width`` channels: whole vectors, then a shorter one."""
-        lanes = self.request.lanes
-        whole, rest = divmod(width, lanes)
-        statements = []
-        if whole:
-            statements.append(emit.serial(whole, lambda v: body(v * index(lanes), lanes)))
-        if rest:
-            statements.append(emit.sequence(body(index(whole * lanes), rest)))
-        return statements
+        return emit.in_parts(width, self.request.lanes, body)
 
     def _forward(self, n: Any, tile: Any, slot: Any, t: Any) -> list[Any]:
         """V of one tile."""
@@ -185,10 +177,7 @@ class Writer:
         """M[product] = V[product] * U[product], in register tiles."""
         widest = max(len(panel.vectors) for panel in self.panels)
         most = self.request.registers(self.geometry.channels).columns(widest)
-        rows, start = [], 0
-        for columns, _, count in runs(split_evenly(self.size, most)):
-            rows.append(((columns, start), count))
-            start += columns * count
+        rows = row_tiles(self.size, most)
         panels = [(panel, panel.count) for panel in self.panels]
 
         def body(panel: Panel, which: Any, tile: tuple[int, int], number: Any) -> list[Any]:
