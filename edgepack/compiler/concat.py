@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgepack.compiler.attributes import ELIDED, WINDOW
-from edgepack.compiler.graph import count_uses
+from edgepack.compiler.graph import bindings_of, count_uses, with_bindings
 from edgepack.compiler.schedules.expressions import rebuild, same, simplified
 from edgepack.compiler.schedules.stages import Kernel, Stage, read_stages, shape_of
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def write_in_place(module: IRModule) -> IRModule:
     """Elide every concatenation whose parts are results of kernels that nothing else reads."""
     main = module["main"]
-    bindings = [binding for block in main.body.blocks for binding in block.bindings]
+    bindings = bindings_of(main)
     calls = {b.var: b.value for b in bindings if _is_kernel_call(b.value)}
     uses = count_uses(bindings, main.body.body)
     replaced: dict[Any, Any] = {}
@@ -174,19 +174,13 @@ def _with_calls(
 
     builder = relax.BlockBuilder(module)
     variables = {name: builder.add_func(function, name) for name, function in added.items()}
-    main = module["main"]
-    blocks = []
-    for block in main.body.blocks:
-        bindings = []
-        for binding in block.bindings:
-            if binding.var in replaced:
-                call = binding.value
-                arguments = [variables[replaced[binding.var]], *call.args[1:]]
-                call = ir.Call(call.op, arguments, call.attrs, call.ty_args, ret_ty=call.ty)
-                binding = relax.VarBinding(binding.var, call)
-            bindings.append(binding)
-        blocks.append(type(block)(bindings))
-    body = relax.SeqExpr(blocks, main.body.body)
-    changed = relax.Function(main.params, body, main.ret_ty, main.is_pure, main.attrs)
-    builder.update_func(module.get_global_var("main"), changed)
-    return relax.transform.DeadCodeElimination()(builder.get())
+
+    def change(binding: Any) -> Any:
+        if binding.var not in replaced:
+            return binding
+        call = binding.value
+        arguments = [variables[replaced[binding.var]], *call.args[1:]]
+        new = ir.Call(call.op, arguments, call.attrs, call.ty_args, ret_ty=call.ty)
+        return relax.VarBinding(binding.var, new)
+
+    return with_bindings(builder, module, change)

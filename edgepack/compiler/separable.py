@@ -8,10 +8,9 @@ on does not hold it, and the first cache level holds a row of it; the schedule t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from edgepack.compiler.graph import count_uses
+from edgepack.compiler.graph import bindings_of, count_uses, with_bindings
 from edgepack.compiler.schedules.geometry import Geometry, geometry_of
 from edgepack.compiler.schedules.stages import read_stages
 
@@ -26,7 +25,7 @@ def join(module: IRModule, target: Target) -> IRModule:
     from tvm import ir, relax
 
     main = module["main"]
-    bindings = [binding for block in main.body.blocks for binding in block.bindings]
+    bindings = bindings_of(main)
     calls = {b.var: b.value for b in bindings if _is_group_call(module, b.value)}
     uses = count_uses(bindings, main.body.body)
     builder = relax.BlockBuilder(module)
@@ -49,14 +48,17 @@ def join(module: IRModule, target: Target) -> IRModule:
         gone.add(between)
     if not joined:
         return module
-    blocks = [_with(block, joined, gone) for block in main.body.blocks]
-    body = relax.SeqExpr(blocks, main.body.body)
-    changed = relax.Function(main.params, body, main.ret_ty, main.is_pure, main.attrs)
-    builder.update_func(module.get_global_var("main"), changed)
-    done = builder.get()
+
+    def change(binding: Any) -> Any | None:
+        if binding.var in gone:
+            return None
+        new = joined.get(binding.var)
+        return binding if new is None else relax.VarBinding(binding.var, new)
+
+    module = with_bindings(builder, module, change)
     for clean in (relax.transform.CanonicalizeBindings(), relax.transform.DeadCodeElimination()):
-        done = clean(done)
-    return done
+        module = clean(module)
+    return module
 
 
 def _is_group_call(module: IRModule, value: Any) -> bool:
@@ -137,14 +139,3 @@ def _together(first: Any, second: Any, position: int) -> Any:
     return relax.Function(
         [*first.params, *parameters], body, second.ret_ty, second.is_pure, second.attrs
     )
-
-
-def _with(block: Any, joined: Mapping[Any, Any], gone: set[Any]) -> Any:
-    from tvm import relax
-
-    bindings = [
-        relax.VarBinding(b.var, joined[b.var]) if b.var in joined else b
-        for b in block.bindings
-        if b.var not in gone
-    ]
-    return type(block)(bindings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from edgepack.compiler.graph import bindings_of, emitted_anew
 from edgepack.compiler.layout.tensors import Emitter, Order, Shape, Tensor, shape_of, significant
 
 if TYPE_CHECKING:
@@ -22,25 +23,19 @@ def rewritten(module: IRModule, rules: Mapping[str, Rule]) -> IRModule:
 
     A ``main`` with branches or with checks of shapes is left as it is.
     """
-    from tvm import ir, relax
-
-    old = module["main"]
-    bindings = [binding for block in old.body.blocks for binding in block.bindings]
+    bindings = bindings_of(module["main"])
     if not all(_is_followed(binding) for binding in bindings):
         return module
-    builder = relax.BlockBuilder()
-    with builder.function("main", list(old.params), attrs=dict(old.attrs or {})):
+
+    def emit(builder: Any, main: Any) -> Any:
         rewriter = Rewriter(builder, rules)
-        for parameter in old.params:
+        for parameter in main.params:
             rewriter.define(parameter, parameter)
         for binding in bindings:
             rewriter.rewrite(binding)
-        builder.emit_func_output(rewriter.original(old.body.body))
-    functions = dict(module.functions.items())
-    functions[module.get_global_var("main")] = builder.finalize()["main"]
-    module = ir.IRModule(functions, attrs=module.attrs)
-    module = relax.transform.ConvertToDataflow(min_size=1)(module)
-    return relax.transform.DeadCodeElimination()(module)
+        return rewriter.original(main.body.body)
+
+    return emitted_anew(module, emit)
 
 
 class Rewriter:

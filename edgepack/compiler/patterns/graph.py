@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from edgepack.compiler.graph import bindings_of, emitted_anew
+
 if TYPE_CHECKING:
     from tvm.ir import IRModule
 
@@ -16,23 +18,17 @@ Pattern = Callable[["Graph", Any], Any]
 
 def rewritten(module: IRModule, patterns: Sequence[Pattern]) -> IRModule:
     """``module`` with the calls of ``main`` replaced by ``patterns``, and the dead ones removed."""
-    from tvm import ir, relax
-
-    old = module["main"]
-    bindings = [binding for block in old.body.blocks for binding in block.bindings]
+    bindings = bindings_of(module["main"])
     if not all(_is_plain(binding) for binding in bindings):
         return module
-    builder = relax.BlockBuilder()
-    with builder.function("main", list(old.params), attrs=dict(old.attrs or {})):
+
+    def emit(builder: Any, main: Any) -> Any:
         graph = Graph(builder, module, patterns)
         for binding in bindings:
             graph.add(binding)
-        builder.emit_func_output(graph.renamed(old.body.body))
-    functions = dict(module.functions.items())
-    functions[module.get_global_var("main")] = builder.finalize()["main"]
-    module = ir.IRModule(functions, attrs=module.attrs)
-    module = relax.transform.ConvertToDataflow(min_size=1)(module)
-    return relax.transform.DeadCodeElimination()(module)
+        return graph.renamed(main.body.body)
+
+    return emitted_anew(module, emit)
 
 
 def shape_of(expression: Any) -> Shape | None:
