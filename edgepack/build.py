@@ -59,7 +59,7 @@ def compile_package(
     contents = []
     for target in targets:
         progress(f"compiling for {target.name}")
-        compiled = compiler.compile_model(imported, target, warn=warn)
+        compiled = compiler.compile_model(imported, target)
         _refuse_over_memory(target, len(compiled.weights), compiled.arena_bytes)
         progress(f"linking for {target.name}")
         native = toolchain.link_worker(compiled)

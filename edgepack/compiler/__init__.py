@@ -11,7 +11,6 @@ peak        a kernel that measures what the core could do
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edgepack.artefacts import CompiledModel, ImportedModel
@@ -22,9 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["compile_model", "versions"]
 
 
-def compile_model(
-    imported: ImportedModel, target: Target, *, warn: Callable[[str], None] = lambda _: None
-) -> CompiledModel:
+def compile_model(imported: ImportedModel, target: Target) -> CompiledModel:
     """Compile ``imported`` ahead of time for ``target``; the same input gives the same bytes.
 
     Raises ModelError for operators that have no lowering (all are named) and CompileError for a
@@ -32,7 +29,7 @@ def compile_model(
     """
     from edgepack.compiler import codegen, frontend, lower, plan, report
 
-    module = lower.lower(frontend.to_relax(imported.model), target, warn=warn)
+    module = lower.lower(frontend.to_relax(imported.model), target)
     static = plan.make_plan(module, imported.inputs, imported.outputs)
     return CompiledModel(
         target=target,

@@ -6,7 +6,6 @@ PrimFuncs, which have been scheduled for the target.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from edgepack.compiler import (
@@ -45,7 +44,7 @@ def llvm_target(target: Target) -> Any:
     return tvm.target.Target(config)
 
 
-def lower(module: IRModule, target: Target, *, warn: Callable[[str], None]) -> IRModule:
+def lower(module: IRModule, target: Target) -> IRModule:
     """Lower a Relax module whose shapes are all static. Raises CompileError."""
     import tvm
     from tvm import relax
