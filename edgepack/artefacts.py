@@ -9,6 +9,7 @@ import these types and never one another.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     import onnx
 
     from edgepack.targets import Target
+
+Tensors = dict[str, "np.ndarray"]
+Infer = Callable[[Tensors], Tensors]
+"""Inputs by name to outputs by name."""
 
 DTYPE_BYTES = {
     "bool": 1,
@@ -61,11 +66,12 @@ class TensorSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceModel:
-    """A model file as the user gave it."""
+    """A model file, or a folder that is a model, as the user gave it."""
 
     path: Path
     format: str
     sha256: str
+    """Of the file; of a folder, of the list of its files with their digests, as sha256sum writes it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +82,14 @@ class ImportedModel:
     model: onnx.ModelProto
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    reference: bytes | None = field(default=None, repr=False)
+    """The ONNX model that says what is right, serialised; None where that is the source file."""
+    original: Infer | None = field(default=None, repr=False)
+    """Runs the model in the framework it comes from; None where that is ONNX."""
+    framework: str = "ONNX Runtime"
+    """What ``original`` runs in."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of the import."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgepack.artefacts import GoldenVectors, ImportedModel, TensorSpec
+from edgepack.artefacts import GoldenVectors, ImportedModel, Infer, Tensors, TensorSpec
 from edgepack.errors import CompileError, ModelError
-from edgepack.reference import Infer, Tensors, reference
+from edgepack.reference import reference
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,30 +6,24 @@ none of the model's operators changed in between; the file itself stays as it is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from edgepack.artefacts import ImportedModel
+from edgepack.artefacts import ImportedModel, Infer, Tensors
 from edgepack.errors import ModelError
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnx
-
-Tensors = dict[str, "np.ndarray"]
-Infer = Callable[[Tensors], Tensors]
-"""Inputs by name to outputs by name."""
 
 _OPSETS_BACK = 6
 """How many opsets older than the model's ONNX Runtime may be."""
 
 
 def reference(imported: ImportedModel, *, optimise: bool) -> Infer:
-    """A function that runs the original file on one thread, so that sums have one order.
+    """A function that runs the model as it was before edgepack changed it, on one thread.
 
-    ``optimise`` lets ONNX Runtime rewrite the graph, as it does by default. Raises ModelError where
-    it cannot load the model.
+    Sums then have one order. ``optimise`` lets ONNX Runtime rewrite the graph, as it does by default.
+    Raises ModelError where it cannot load the model.
     """
     import onnxruntime
 
@@ -38,7 +32,7 @@ def reference(imported: ImportedModel, *, optimise: bool) -> Infer:
     options.log_severity_level = 4
     level = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
-    session = _session(imported.source.path, options)
+    session = _session(imported, options)
     names = [spec.name for spec in imported.outputs]
 
     def run(inputs: Tensors) -> Tensors:
@@ -47,17 +41,19 @@ def reference(imported: ImportedModel, *, optimise: bool) -> Infer:
     return run
 
 
-def _session(path: Path, options: Any) -> Any:
+def _session(imported: ImportedModel, options: Any) -> Any:
     import onnxruntime
 
+    path = imported.source.path
     providers = ["CPUExecutionProvider"]
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+        model = imported.reference or str(path)
+        return onnxruntime.InferenceSession(model, options, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions have no common type
         reason = error
     folder = "session.model_external_initializers_file_folder_path"
     options.add_session_config_entry(folder, str(path.parent))
-    for older in _restamped(path):
+    for older in _restamped(imported):
         try:
             return onnxruntime.InferenceSession(older, options, providers=providers)
         except Exception:  # as above; the first reason is the one to tell
@@ -68,11 +64,14 @@ def _session(path: Path, options: Any) -> Any:
     ) from reason
 
 
-def _restamped(path: Path) -> Iterator[bytes]:
+def _restamped(imported: ImportedModel) -> Iterator[bytes]:
     """The model stamped with older and older versions in which its operators are the same."""
     import onnx
 
-    model = onnx.load(path, load_external_data=False)
+    if imported.reference is not None:
+        model = onnx.load_from_string(imported.reference)
+    else:
+        model = onnx.load(imported.source.path, load_external_data=False)
     stamp = next((entry for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
     if stamp is None:
         return

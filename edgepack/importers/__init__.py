@@ -1,6 +1,7 @@
-"""Importers: one module for each source format, each gives a checked ONNX model with fixed shapes.
+"""Importers: one module for each source format, each gives an ONNX model.
 
-A format is a module with the names of Importer, entered by hand in FORMATS.
+A format is a module with the names of Importer, entered by hand in FORMATS. What is common to all,
+fixed shapes and simplification, comes after it, in settle.py.
 """
 
 from __future__ import annotations
@@ -10,16 +11,21 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgepack.artefacts import ImportedModel, SourceModel
 from edgepack.errors import ModelError
-from edgepack.importers import onnx
+from edgepack.importers import onnx as onnx_importer
 from edgepack.importers.onnx_file import read_onnx
-from edgepack.importers.protocol import Importer
+from edgepack.importers.protocol import ConvertedModel, Importer, ImportOptions
+from edgepack.importers.settle import settle
 
-__all__ = ["FORMATS", "Importer", "detect", "import_model", "read_onnx"]
+if TYPE_CHECKING:
+    import onnx
 
-FORMATS: dict[str, Importer] = {"onnx": onnx}
+__all__ = ["FORMATS", "ImportOptions", "Importer", "convert", "detect", "import_model", "read_onnx"]
+
+FORMATS: dict[str, Importer] = {"onnx": onnx_importer}
 """Importers by the name that ``--format`` takes; detection asks them in this order."""
 
 
@@ -36,14 +42,11 @@ def detect(path: str | os.PathLike[str], format: str | None = None) -> SourceMod
             f"Did you mean {close[0]!r}?" if close else f"Valid formats: {', '.join(FORMATS)}",
         )
     try:
-        if path.is_dir():
-            raise ModelError(f"{path} is a folder, not a model file")
-        if not path.is_file():
+        if not path.is_file() and not path.is_dir():
             os.stat(path)  # raises what is the matter: not there, no permission
-            raise ModelError(f"{path} is not a regular file")
+            raise ModelError(f"{path} is neither a file nor a folder")
         found = format or _recognise(path)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = _folder_digest(path) if path.is_dir() else _file_digest(path)
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:  # a NUL in the name
@@ -51,17 +54,40 @@ def detect(path: str | os.PathLike[str], format: str | None = None) -> SourceMod
     return SourceModel(path=path, format=found, sha256=digest)
 
 
+def convert(
+    path: str | os.PathLike[str],
+    shapes: Mapping[str, tuple[int, ...]],
+    format: str | None = None,
+    options: ImportOptions | None = None,
+) -> tuple[SourceModel, ConvertedModel]:
+    """A model file, and the ONNX model made of it, with shapes as they were. Raises ModelError."""
+    source = detect(path, format)
+    return source, FORMATS[source.format].convert(source, shapes, options or ImportOptions())
+
+
 def import_model(
     path: str | os.PathLike[str],
     shapes: Mapping[str, tuple[int, ...]],
     format: str | None = None,
+    options: ImportOptions | None = None,
 ) -> ImportedModel:
     """Read a model file into ONNX, fix its input shapes and simplify it.
 
     ``shapes`` gives the shape of each input that has a dynamic dimension. Raises ModelError.
     """
-    source = detect(path, format)
-    return FORMATS[source.format].import_model(source, shapes)
+    source, converted = convert(path, shapes, format, options)
+    reference = _serialised(converted.model) if source.format != "onnx" else None
+    settled = settle(converted.model, converted.folder, shapes)
+    return ImportedModel(
+        source=source,
+        model=settled.model,
+        inputs=settled.inputs,
+        outputs=settled.outputs,
+        reference=reference,
+        original=converted.original,
+        framework=converted.framework,
+        notes=converted.notes,
+    )
 
 
 def _recognise(path: Path) -> str:
@@ -72,3 +98,25 @@ def _recognise(path: Path) -> str:
         f"{path} is not a model file that edgepack knows",
         f"formats that it reads: {', '.join(FORMATS)}",
     )
+
+
+def _serialised(model: onnx.ModelProto) -> bytes:
+    try:
+        content: bytes = model.SerializeToString()
+    except ValueError as error:  # protobuf's limit
+        raise ModelError(
+            "the model takes over 2 GiB as ONNX",
+            "export it to ONNX yourself, with external data, and compile that",
+        ) from error
+    return content
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _folder_digest(path: Path) -> str:
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    lines = (f"{_file_digest(file)}  {file.relative_to(path).as_posix()}\n" for file in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -7,9 +7,9 @@ import onnx
 import pytest
 
 from edgepack import golden, importers
-from edgepack.artefacts import GoldenVectors
+from edgepack.artefacts import GoldenVectors, Infer, Tensors
 from edgepack.errors import CompileError, ModelError
-from edgepack.reference import Infer, Tensors, _same_operators
+from edgepack.reference import _same_operators
 from tests import networks
 
 

@@ -166,7 +166,7 @@ def test_single_file_over_2_gib_says_how_to_save_it(tmp_path: Path) -> None:
 
 def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
     refused(tmp_path / "none.onnx", "cannot read", "No such file")
-    refused(tmp_path, "is a folder")
+    refused(tmp_path, "is not a model file")
     refused(tmp_path / "nul\0.onnx", "cannot read")
     refused(Path("/dev/null"), "is not a regular file")
 
