@@ -65,7 +65,7 @@ def compile_package(
         native = toolchain.link_worker(compiled)
         progress(f"checking {target.name} against ONNX Runtime")
         check = _check(native, golden, warn)
-        contents.append(_content(native, golden, check, imported))
+        contents.append(content_of(native, golden, check, imported))
     progress(f"writing {out}")
     return package.write_package(out, name=name, version=version, models=contents)
 
@@ -175,9 +175,10 @@ def _check(native: NativeModel, golden: GoldenVectors, warn: Say) -> CheckResult
     return CheckResult(max_relative_error=worst, vectors=len(golden.inputs), emulator=emulated)
 
 
-def _content(
+def content_of(
     native: NativeModel, golden: GoldenVectors, check: CheckResult, imported: ImportedModel
 ) -> package.TargetContent:
+    """What a package holds for one target."""
     compiled = native.compiled
     source = imported.source
     return package.TargetContent(

@@ -29,7 +29,8 @@ def fold(module: IRModule) -> IRModule:
                 return call
             shape = [int(extent) for extent in call.ty.shape]
             array = compute.function(arguments, call, shape)
-            return relax.const(np.ascontiguousarray(array, dtype=str(call.ty.dtype)).reshape(shape))
+            dtype = str(call.ty.dtype)
+            return relax.const(np.ascontiguousarray(array, dtype=dtype).reshape(shape), dtype)
 
         def constant(self, expression: Any) -> np.ndarray | None:
             """The value of a constant, or of a variable bound to one."""

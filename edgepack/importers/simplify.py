@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from edgepack.errors import ModelError
+from edgepack.importers.functions import inline_functions
 from edgepack.importers.onnx_file import one_line
 
 if TYPE_CHECKING:
@@ -22,21 +23,11 @@ _SKIPPED = ["eliminate_if_with_const_cond"]
 
 
 def normalise(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Inline the model's own functions and drop what does not bear on its numbers."""
-    import onnx
-    import onnx.inliner
-
+    """Inline functions and drop what does not bear on the model's numbers."""
     model.ir_version = max(model.ir_version, _IR_VERSION)
     del model.metadata_props[:]
     del model.training_info[:]
-    if model.functions:
-        try:
-            model = onnx.inliner.inline_local_functions(model)
-        except (RuntimeError, ValueError) as error:
-            raise ModelError(
-                f"the model's functions cannot be inlined: {one_line(error)}"
-            ) from error
-    return model
+    return inline_functions(model)
 
 
 def simplify(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -168,7 +168,7 @@ def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
     refused(tmp_path / "none.onnx", "cannot read", "No such file")
     refused(tmp_path, "is not a model file")
     refused(tmp_path / "nul\0.onnx", "cannot read")
-    refused(Path("/dev/null"), "is not a regular file")
+    refused(Path("/dev/null"), "is neither a file nor a folder")
 
 
 @pytest.mark.parametrize(
