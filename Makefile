@@ -15,7 +15,7 @@ DEMO_PACKAGES := qemu-user-static openssh-server openssh-client
 TEST_PACKAGES := $(DEMO_PACKAGES) python3-venv qemu-system-arm qemu-utils e2fsprogs cpio \
 	llvm skopeo docker-registry ceph-mon ceph-osd radosgw ceph-common openssl strace systemd
 
-.PHONY: help demo test check bench mca wheel docs clean
+.PHONY: help demo test check bench mca conformance wheel docs clean
 
 help:
 	@echo "make demo    compile, sign, push and run a real model on a device in a temporary directory"
@@ -23,6 +23,7 @@ help:
 	@echo "make check   ruff and mypy"
 	@echo "make bench   edgepack beside its peers; writes benchmarks/RESULTS.md (about an hour)"
 	@echo "make mca     share of FMA peak of the hot loops on ARM cores, by llvm-mca"
+	@echo "make conformance  ONNX's own test cases through packages; writes docs/operators.md"
 	@echo "make wheel   dist/*.whl"
 	@echo "make docs    docs/cli.md from the commands' own help"
 
@@ -48,6 +49,10 @@ bench: $(VENV)/.dev $(VENV)/.bench $(PEERS)/.peers
 mca: $(VENV)/.dev
 	@tools/debian-packages llvm
 	$(BIN)/python -m benchmarks.mca $(MCA)
+
+# CONFORMANCE='--match resize' tries a part, and writes nothing.
+conformance: $(VENV)/.dev
+	$(BIN)/python -m conformance $(or $(CONFORMANCE),--write)
 
 wheel: $(VENV)/.dev
 	$(BIN)/python -m build --wheel
