@@ -9,7 +9,7 @@ import these types and never one another.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,6 +75,16 @@ class SourceModel:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PaddedAxis:
+    """An axis of an output that has as many rows as data say, and room for ``bound`` of them."""
+
+    axis: int
+    bound: int
+    count: str
+    """The output, an int64 scalar, that tells how many rows there are; what follows them is zero."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImportedModel:
     """A checked ONNX model with fixed shapes, simplified; tensor order is the graph's."""
 
@@ -90,6 +100,8 @@ class ImportedModel:
     """What ``original`` runs in."""
     notes: tuple[str, ...] = ()
     """What the user should know of the import."""
+    padded: Mapping[str, tuple[PaddedAxis, ...]] = field(default_factory=dict)
+    """Outputs whose shape depends on data, by name: what the original gives is padded to be compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +165,49 @@ class NativeModel:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OutputAccuracy:
+    """How one output of a package compares with the original's over all samples."""
+
+    name: str
+    max_error: float
+    """Largest ``max|y - ref| / max|ref|`` of a sample."""
+    mean_error: float
+    """Mean over samples of ``mean|y - ref| / max|ref|``."""
+    top1_agreement: float | None
+    """Share of rows whose largest value is at the same place; None for what is no row of scores."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in model.json and in ``compile --json``."""
+        return {
+            "name": self.name,
+            "max_error": self.max_error,
+            "mean_error": self.mean_error,
+            "top1_agreement": self.top1_agreement,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """How a package's answers compare with those of the original model."""
+
+    original: str
+    """What ran the original model: ``PyTorch``, ``ONNX Runtime``, ..."""
+    samples: int
+    tolerance: float
+    """No output's ``max_error`` is above it."""
+    outputs: tuple[OutputAccuracy, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in model.json and in ``compile --json``."""
+        return {
+            "original": self.original,
+            "samples": self.samples,
+            "tolerance": self.tolerance,
+            "outputs": [output.to_dict() for output in self.outputs],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
 class CheckResult:
     """How a native model's outputs compare with the reference on the golden vectors."""
 
@@ -162,6 +217,8 @@ class CheckResult:
     """qemu-user's name where the worker ran under it, empty where it ran natively."""
     skipped: str = ""
     """Why the worker could not run here; empty where it did."""
+    accuracy: Accuracy | None = None
+    """The comparison with the original framework, or on the user's own data; None without either."""
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in model.json and in ``compile --json``."""
@@ -170,6 +227,7 @@ class CheckResult:
             "vectors": self.vectors,
             "emulator": self.emulator,
             "skipped": self.skipped,
+            "accuracy": self.accuracy.to_dict() if self.accuracy else None,
         }
 
 

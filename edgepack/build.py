@@ -8,11 +8,12 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgepack import accuracy, importers, package, toolchain
 from edgepack import golden as golden_vectors
-from edgepack import importers, package, toolchain
 from edgepack.artefacts import (
     CheckResult,
     CompiledModel,
@@ -21,8 +22,17 @@ from edgepack.artefacts import (
     NativeModel,
     Package,
     PackagedTarget,
+    Tensors,
 )
-from edgepack.errors import CompileError, ConfigError, DeviceError, ModelError, ToolchainError
+from edgepack.errors import (
+    CompileError,
+    ConfigError,
+    DeviceError,
+    EdgepackError,
+    ModelError,
+    ToolchainError,
+)
+from edgepack.reference import reference
 from edgepack.targets import Target
 from edgepack.worker import Worker, emulator_for
 
@@ -32,30 +42,51 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 
 
+@dataclass(frozen=True, kw_only=True)
+class CompileOptions:
+    """What a user may say about a compilation, besides model and targets."""
+
+    name: str
+    version: str
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Of each input that has a dynamic dimension."""
+    format: str | None = None
+    """Of the model; None to find it out."""
+    importing: importers.ImportOptions = field(default_factory=importers.ImportOptions)
+    tolerance: float = 1e-4
+    """Largest error, relative to the largest value of an output."""
+    check: Path | None = None
+    """Inputs of the user's own: an .npz file or a folder."""
+
+
 def compile_package(
     model: Path,
     *,
     targets: Sequence[Target],
-    shapes: Mapping[str, tuple[int, ...]],
     out: Path,
-    name: str,
-    version: str,
-    tolerance: float,
+    options: CompileOptions,
     progress: Say,
     warn: Say,
 ) -> Package:
     """Import, compile, link and check ``model`` for every target, then write the package ``out``.
 
-    Nothing is written unless every target's worker reproduces ONNX Runtime's outputs here; where a
-    target's CPU cannot be had here, not even emulated, that is a warning, and the device decides.
+    Nothing is written unless every target's worker reproduces ONNX Runtime's outputs here, and those
+    of the framework that the model comes from; where a target's CPU cannot be had here, not even
+    emulated, that is a warning, and the device decides.
     """
     from edgepack import compiler
 
     progress(f"reading {model}")
-    imported = importers.import_model(model, shapes)
+    imported = importers.import_model(
+        model, options.shapes, options.format, options.importing, compiler.is_supported
+    )
+    for note in imported.notes:
+        warn(note)
     _refuse_too_many_tensors(imported)
+    given = accuracy.read_samples(options.check, imported.inputs) if options.check else []
     progress("running the reference in ONNX Runtime")
-    golden = golden_vectors.make_golden(imported, tolerance, warn=warn)
+    golden = golden_vectors.make_golden(imported, options.tolerance, samples=given, warn=warn)
+    samples = _samples(imported, golden, given, progress)
     contents = []
     for target in targets:
         progress(f"compiling for {target.name}")
@@ -63,11 +94,13 @@ def compile_package(
         _refuse_over_memory(target, len(compiled.weights), compiled.arena_bytes)
         progress(f"linking for {target.name}")
         native = toolchain.link_worker(compiled)
-        progress(f"checking {target.name} against ONNX Runtime")
-        check = _check(native, golden, warn)
+        progress(
+            f"checking {target.name} against {samples.original if samples else 'ONNX Runtime'}"
+        )
+        check = _check(native, golden, samples, options.tolerance, warn)
         contents.append(content_of(native, golden, check, imported))
     progress(f"writing {out}")
-    return package.write_package(out, name=name, version=version, models=contents)
+    return package.write_package(out, name=options.name, version=options.version, models=contents)
 
 
 def run_package(
@@ -153,8 +186,44 @@ def _refuse_over_memory(target: Target, weights_bytes: int, arena_bytes: int) ->
         )
 
 
-def _check(native: NativeModel, golden: GoldenVectors, warn: Say) -> CheckResult:
-    """Run the golden vectors on the linked worker. Raises CompileError on a wrong number."""
+@dataclass(frozen=True, kw_only=True)
+class _Samples:
+    """Inputs beyond the golden vectors, and what the original model makes of them."""
+
+    inputs: Sequence[Tensors]
+    outputs: Sequence[Tensors]
+    original: str
+
+
+def _samples(
+    imported: ImportedModel, golden: GoldenVectors, given: Sequence[Tensors], progress: Say
+) -> _Samples | None:
+    """The user's samples, or the golden inputs where there is a framework to ask; else None."""
+    inputs = given or (golden.inputs if imported.original else ())
+    if not inputs:
+        return None
+    progress(f"running the original in {imported.framework}")
+    run = imported.original or reference(imported, optimise=True)
+    try:
+        outputs = [run(sample) for sample in inputs]
+    except EdgepackError:
+        raise
+    except Exception as error:  # frameworks raise anything
+        raise ModelError(
+            f"{imported.framework} cannot run the original model: {str(error).splitlines()[0]}",
+            "check that the model runs there with these inputs",
+        ) from error
+    return _Samples(inputs=inputs, outputs=outputs, original=imported.framework)
+
+
+def _check(
+    native: NativeModel,
+    golden: GoldenVectors,
+    samples: _Samples | None,
+    tolerance: float,
+    warn: Say,
+) -> CheckResult:
+    """Run golden vectors and samples on the linked worker. Raises CompileError on a wrong number."""
     target = native.compiled.target
     try:
         emulator = emulator_for(target)
@@ -166,13 +235,27 @@ def _check(native: NativeModel, golden: GoldenVectors, warn: Say) -> CheckResult
         executable.write_bytes(native.worker)
         weights.write_bytes(native.compiled.weights)
 
+    found = None
     try:
         with _running(native.compiled, emulator, fill) as worker:
             worst = golden_vectors.compare(golden, worker.infer, target.name)
+            if samples:
+                found = accuracy.measure(
+                    samples.inputs,
+                    samples.outputs,
+                    worker.infer,
+                    original=samples.original,
+                    tolerance=max(tolerance, golden.tolerance),
+                    what=target.name,
+                )
     except DeviceError as error:
         raise CompileError(f"{target.name}: {error.message}", error.hint) from error
-    emulated = Path(emulator[0]).name if emulator else ""
-    return CheckResult(max_relative_error=worst, vectors=len(golden.inputs), emulator=emulated)
+    return CheckResult(
+        max_relative_error=worst,
+        vectors=len(golden.inputs),
+        emulator=Path(emulator[0]).name if emulator else "",
+        accuracy=found,
+    )
 
 
 def content_of(

@@ -11,7 +11,7 @@ of the smallest difference, so that a stale or constant answer cannot pass for a
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -31,15 +31,20 @@ _LEAST_TOLERANCE = 2e-6
 
 
 def make_golden(
-    imported: ImportedModel, tolerance: float, *, warn: Callable[[str], None] = lambda _: None
+    imported: ImportedModel,
+    tolerance: float,
+    *,
+    samples: Sequence[Tensors] = (),
+    warn: Callable[[str], None] = lambda _: None,
 ) -> GoldenVectors:
     """Run the original model on candidate inputs and keep the surest, most different answers.
 
+    ``samples`` are inputs that the user has; they are tried before any that are made up.
     ``tolerance`` bounds ``max|y - ref| / max|ref|`` of each output. It is widened, with a warning,
     only where the reference itself is less sure than that on every candidate. Raises ModelError
     where ONNX Runtime cannot run the model or gives no finite answer.
     """
-    sure, unsure = _candidates(imported, tolerance / 4)
+    sure, unsure = _candidates(imported, samples, tolerance / 4)
     chosen = _most_different(sure)
     if len(chosen) < 2:
         chosen = _most_different(sorted([*sure, *unsure], key=lambda c: c.doubt)[: 2 * VECTORS])
@@ -116,7 +121,7 @@ class _Candidate:
 
 
 def _candidates(
-    imported: ImportedModel, doubt_limit: float
+    imported: ImportedModel, samples: Sequence[Tensors], doubt_limit: float
 ) -> tuple[list[_Candidate], list[_Candidate]]:
     """Candidates that the reference is sure of, and the others; stops when there are enough."""
     import numpy as np
@@ -126,10 +131,13 @@ def _candidates(
     sure: list[_Candidate] = []
     unsure: list[_Candidate] = []
     reason = "every answer holds NaN or infinity"
-    for kind in range(_CANDIDATES):
+    made_up = (
+        {spec.name: _random(generator, spec, kind) for spec in imported.inputs}
+        for kind in range(_CANDIDATES)
+    )
+    for inputs in itertools.chain(samples[:_CANDIDATES], made_up):
         if len(_most_different(sure)) == VECTORS and len(sure) >= 2 * VECTORS:
             break
-        inputs = {spec.name: _random(generator, spec, kind) for spec in imported.inputs}
         try:
             outputs, other = optimised(inputs), plain(inputs)
         except Exception as error:  # ONNX Runtime's exceptions have no common type
@@ -151,6 +159,8 @@ _FLOAT_KINDS = [(1.0, 0.0), (0.5, 0.5), (1.0, 1.5), (2.0, 0.0), (0.1, 0.0)]
 """Scale and offset of floating-point candidates; images in 0..1, in -1..1, normalised, …"""
 _INTEGER_RANGES = [2, 16, 100, 128, 5]
 """Integers are mostly codes or indices: small ranges, so that some fit any table."""
+_IMAGE_RANK = 4
+"""Bytes in so many dimensions are taken for an image."""
 _BLOCKS = [1, 2, 4, 8, 16]
 """Side of the blocks that a scene is made of, in pixels."""
 
@@ -161,7 +171,8 @@ def _random(generator: Any, spec: TensorSpec, kind: int) -> np.ndarray:
 
     if spec.dtype == "bool":
         return np.asarray(generator.integers(0, 2, spec.shape), dtype=bool)
-    if not spec.dtype.startswith("float"):
+    image = spec.dtype == "uint8" and len(spec.shape) == _IMAGE_RANK
+    if not spec.dtype.startswith("float") and not image:
         high = _INTEGER_RANGES[kind % len(_INTEGER_RANGES)]
         return np.asarray(generator.integers(0, high, spec.shape), dtype=spec.dtype)
     turn = kind // 2
@@ -171,6 +182,9 @@ def _random(generator: Any, spec: TensorSpec, kind: int) -> np.ndarray:
         values = _scene(generator, spec.shape, block)
     else:
         values = generator.standard_normal(spec.shape)
+    if image:
+        # Scenes from black to white, noise around grey; contrast by turns.
+        return np.asarray(np.clip(127.5 + 127.5 * min(scale, 1.0) * values, 0, 255), np.uint8)
     return np.asarray(values * scale + offset, dtype=spec.dtype)
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgepack.artefacts import PackagedTarget
 from edgepack.cli.text import signatures
 from edgepack.errors import ConfigError
+
+if TYPE_CHECKING:
+    from edgepack.importers import ImportOptions
 
 _EPK_START = b"oci-layout\0"
 """The first entry's name in the tar."""
@@ -16,6 +19,8 @@ _EPK_START = b"oci-layout\0"
 
 def is_package(file: Path) -> bool:
     """Whether the file is, or by its name is meant to be, a package."""
+    if file.is_dir():
+        return False
     try:
         with file.open("rb") as stream:
             start = stream.read(len(_EPK_START))
@@ -53,10 +58,25 @@ def _packaged_target(target: PackagedTarget) -> dict[str, Any]:
     }
 
 
-def inspect_model(file: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+def inspect_model(
+    file: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    format: str | None = None,
+    options: ImportOptions | None = None,
+) -> dict[str, Any]:
     """What a model takes, gives and costs; after its shapes are fixed where ``shapes`` says how."""
     from edgepack import importers
     from edgepack.cli.model_summary import summarise
 
-    model = importers.import_model(file, shapes).model if shapes else importers.read_onnx(file)
-    return {"file": str(file), "format": "onnx", "bytes": file.stat().st_size, **summarise(model)}
+    if shapes:
+        imported = importers.import_model(file, shapes, format, options)
+        found, model = imported.source.format, imported.model
+    else:
+        source, converted = importers.convert(file, shapes, format, options)
+        found, model = source.format, converted.model
+    return {"file": str(file), "format": found, "bytes": _bytes(file), **summarise(model)}
+
+
+def _bytes(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgepack.cli import kernel_text, text
+from edgepack.cli import import_options, kernel_text, text
 from edgepack.cli.arguments import (
     check_version,
     model_name,
@@ -47,6 +47,9 @@ def inspect(
             help="Fix an input's shape first, and show the model as it is compiled: x=1,3,224,224.",
         ),
     ] = None,
+    format: import_options.Format = None,
+    signature: import_options.Signature = "",
+    trusted_types: import_options.TrustedTypes = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what a model or a package is made of.
@@ -60,12 +63,19 @@ def inspect(
         found = inspect_package(file)
         show(found, text.package(found), as_json=as_json)
     else:
-        found = inspect_model(file, parse_shapes(inputs or []))
+        options = import_options.import_options(signature=signature, trusted_types=trusted_types)
+        found = inspect_model(file, parse_shapes(inputs or []), format, options)
         show(found, text.model(found), as_json=as_json)
 
 
 def compile_model(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX model (.onnx).")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL",
+            help="A model of a format that docs/models.md lists: a file or a folder.",
+        ),
+    ],
     target: Annotated[
         list[str],
         typer.Option(
@@ -104,6 +114,21 @@ def compile_model(
             help="Largest error, relative to the largest value of an output.",
         ),
     ] = 1e-4,
+    check: Annotated[
+        Path | None,
+        typer.Option(
+            "--check",
+            metavar="NPZ|DIR",
+            help="Inputs of your own, on which the package must answer as the original model does.",
+        ),
+    ] = None,
+    format: import_options.Format = None,
+    signature: import_options.Signature = "",
+    trusted_types: import_options.TrustedTypes = None,
+    bounds: import_options.Bounds = None,
+    layouts: import_options.Layouts = None,
+    normalizations: import_options.Normalizations = None,
+    uint8_input: import_options.Uint8Input = False,
     report: Annotated[
         bool,
         typer.Option(
@@ -115,19 +140,33 @@ def compile_model(
     """Compile a model for one or more targets, and package it.
 
     The compiled model is run here, under qemu-user for another CPU, and must compute what ONNX
-    Runtime computes; otherwise nothing is written.
+    Runtime computes, and what the framework computes that the model comes from; otherwise nothing is
+    written.
     """
-    from edgepack.build import compile_package
+    from edgepack.build import CompileOptions, compile_package
 
+    options = CompileOptions(
+        name=model_name(name, model),
+        version=check_version(version),
+        shapes=parse_shapes(inputs or []),
+        format=format,
+        importing=import_options.import_options(
+            signature=signature,
+            trusted_types=trusted_types,
+            bounds=bounds,
+            layouts=layouts,
+            normalizations=normalizations,
+            uint8=uint8_input,
+        ),
+        tolerance=tolerance,
+        check=check,
+    )
     with progress() as say:
         package = compile_package(
             model,
             targets=parse_targets(target),
-            shapes=parse_shapes(inputs or []),
             out=package_path(output, model),
-            name=model_name(name, model),
-            version=check_version(version),
-            tolerance=tolerance,
+            options=options,
             progress=say,
             warn=warn,
         )

@@ -47,7 +47,7 @@ def model(found: Fields) -> str:
     ops = found["ops"]
     lines = [
         ("file", f"{found['file']} ({byte_size(found['bytes'])})"),
-        ("format", f"ONNX, opset {found['opset']}, by {found['producer'] or 'nobody it names'}"),
+        ("format", _format(found)),
         *_tensors(found),
         ("parameters", f"{parameters:,}"),
         (
@@ -59,6 +59,12 @@ def model(found: Fields) -> str:
         ("operators", f"{sum(ops.values())} of {len(ops)} kinds"),
     ]
     return columns(lines) + "\n" + columns(("", count, name) for name, count in ops.items())
+
+
+def _format(found: Fields) -> str:
+    if found["format"] != "onnx":
+        return f"{found['format']}, shown as ONNX, opset {found['opset']}"
+    return f"ONNX, opset {found['opset']}, by {found['producer'] or 'nobody it names'}"
 
 
 def package(found: Fields) -> str:
@@ -119,7 +125,18 @@ def _check(check: Fields) -> str:
     if check["skipped"]:
         return f"not run here: {check['skipped']}"
     where = f" under {check['emulator']}" if check["emulator"] else ""
-    return f"max error {check['max_relative_error']:.1e}, {check['vectors']} vectors{where}"
+    text = f"max error {check['max_relative_error']:.1e}, {check['vectors']} vectors{where}"
+    return text + (_accuracy(check["accuracy"]) if check["accuracy"] else "")
+
+
+def _accuracy(accuracy: Fields) -> str:
+    """Beside the original model: the worst output, and how often the classes agree."""
+    worst = max(output["max_error"] for output in accuracy["outputs"])
+    agreements = [
+        o["top1_agreement"] for o in accuracy["outputs"] if o["top1_agreement"] is not None
+    ]
+    top1 = f", top-1 {100 * min(agreements):.4g}%" if agreements else ""
+    return f"; {worst:.1e} from {accuracy['original']}{top1}, {accuracy['samples']} samples"
 
 
 def outputs(result: Fields) -> str:

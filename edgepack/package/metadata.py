@@ -1,7 +1,8 @@
 """model.json: what a target's model takes, gives and needs, and where it came from.
 
     {"arena_bytes":1204224,"calls":[0,1,1],
-     "check":{"emulator":"","max_relative_error":2.1e-07,"skipped":"","vectors":3},"code_bytes":134144,"format":1,"golden":{"count":3},
+     "check":{"accuracy":null,"emulator":"","max_relative_error":2.1e-07,"skipped":"","vectors":3},
+     "code_bytes":134144,"format":1,"golden":{"count":3},
      "inputs":[{"dtype":"float32","name":"input","shape":[1,3,224,224]}],
      "kernels":[{"bytes":602112,"flops":0,"name":"pad","rule":"generic"},…],"name":"mobilenet",
      "outputs":[{"dtype":"float32","name":"logits","shape":[1,1000]}],
@@ -10,7 +11,11 @@
      "tools":{"edgepack":"0.1.0","llvm":"22.1.0","onnx":"1.23.2","onnxruntime":"1.31.1","tvm":"0.27.0","zig":"0.17.1"},
      "version":"1.2.0","weights_bytes":13994496}
 
-``calls`` are the plan's calls in order, each the index of its line in ``kernels``.
+``calls`` are the plan's calls in order, each the index of its line in ``kernels``. Where the package
+was compared with the original framework, or on the user's own data, ``accuracy`` is
+
+    {"original":"PyTorch","outputs":[{"max_error":2e-07,"mean_error":3e-08,"name":"logits","top1_agreement":1.0}],
+     "samples":100,"tolerance":0.0001}
 
 Reading checks every key and type except inside ``target`` and ``tools``: of a target only the name and
 the architecture matter to a reader, and a profile may gain fields without a new format.
@@ -48,7 +53,9 @@ _KEYS = (
     *("code_bytes", "tolerance", "golden", "check", "source", "tools", "kernels", "calls"),
 )
 _KERNEL = ("name", "rule", "flops", "bytes")
-_CHECK = ("max_relative_error", "vectors", "emulator", "skipped")
+_CHECK = ("max_relative_error", "vectors", "emulator", "skipped", "accuracy")
+_ACCURACY = ("original", "samples", "tolerance", "outputs")
+_OUTPUT_ACCURACY = ("name", "max_error", "mean_error", "top1_agreement")
 
 
 def build(
@@ -184,6 +191,22 @@ def _check_check(value: object, where: str) -> None:
     canonical.integer(check["vectors"], f"{where}.vectors")
     canonical.text(check["emulator"], f"{where}.emulator")
     canonical.text(check["skipped"], f"{where}.skipped")
+    if check["accuracy"] is not None:
+        _check_accuracy(check["accuracy"], f"{where}.accuracy")
+
+
+def _check_accuracy(value: object, where: str) -> None:
+    accuracy = canonical.members(value, where, _ACCURACY)
+    canonical.text(accuracy["original"], f"{where}.original")
+    canonical.integer(accuracy["samples"], f"{where}.samples", 1)
+    canonical.number(accuracy["tolerance"], f"{where}.tolerance")
+    for entry in canonical.items(accuracy["outputs"], f"{where}.outputs", MAX_TENSORS):
+        output = canonical.members(entry, f"{where}.outputs", _OUTPUT_ACCURACY)
+        canonical.text(output["name"], f"{where}.outputs.name")
+        canonical.number(output["max_error"], f"{where}.outputs.max_error")
+        canonical.number(output["mean_error"], f"{where}.outputs.mean_error")
+        if output["top1_agreement"] is not None:
+            canonical.number(output["top1_agreement"], f"{where}.outputs.top1_agreement")
 
 
 def _check_source(value: object, where: str) -> None:

@@ -46,11 +46,8 @@ def compile_linear(
     return build.compile_package(
         source,
         targets=[load_target(target) for target in targets],
-        shapes={},
         out=source.with_suffix(".epk"),
-        name=name,
-        version=version,
-        tolerance=1e-4,
+        options=build.CompileOptions(name=name, version=version),
         progress=lambda text: None,
         warn=lambda text: None,
     )
