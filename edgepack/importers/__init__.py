@@ -13,19 +13,44 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgepack import padding
 from edgepack.artefacts import ImportedModel, SourceModel
 from edgepack.errors import ModelError
+from edgepack.importers import (
+    keras,
+    lightgbm,
+    pickled,
+    preprocessing,
+    pytorch,
+    savedmodel,
+    sklearn,
+    tflite,
+    xgboost,
+)
 from edgepack.importers import onnx as onnx_importer
+from edgepack.importers.labels import tensors_only
 from edgepack.importers.onnx_file import read_onnx
 from edgepack.importers.protocol import ConvertedModel, Importer, ImportOptions
 from edgepack.importers.settle import settle
+from edgepack.importers.weights import not_a_number_notes
+from edgepack.unsupported import IsSupported
 
 if TYPE_CHECKING:
     import onnx
 
 __all__ = ["FORMATS", "ImportOptions", "Importer", "convert", "detect", "import_model", "read_onnx"]
 
-FORMATS: dict[str, Importer] = {"onnx": onnx_importer}
+FORMATS: dict[str, Importer] = {
+    "onnx": onnx_importer,
+    "pytorch": pytorch,
+    "savedmodel": savedmodel,
+    "keras": keras,
+    "tflite": tflite,
+    "sklearn": sklearn,
+    "xgboost": xgboost,
+    "lightgbm": lightgbm,
+    "pickle": pickled,
+}
 """Importers by the name that ``--format`` takes; detection asks them in this order."""
 
 
@@ -70,23 +95,39 @@ def import_model(
     shapes: Mapping[str, tuple[int, ...]],
     format: str | None = None,
     options: ImportOptions | None = None,
+    is_supported: IsSupported | None = None,
 ) -> ImportedModel:
     """Read a model file into ONNX, fix its input shapes and simplify it.
 
-    ``shapes`` gives the shape of each input that has a dynamic dimension. Raises ModelError.
+    ``shapes`` gives the shape of each input that has a dynamic dimension, as the application hands it
+    over. Every operator that is left and not ``is_supported`` is named in one error. Raises ModelError;
+    ConfigError for an option that does not fit the model.
     """
-    source, converted = convert(path, shapes, format, options)
-    reference = _serialised(converted.model) if source.format != "onnx" else None
-    settled = settle(converted.model, converted.folder, shapes)
+    options = options or ImportOptions()
+    source = detect(path, format)
+    importer = FORMATS[source.format]
+    before = preprocessing.given_shapes(options.preprocessing, shapes, importer.LAYOUT)
+    converted = importer.convert(source, before, options)
+    steps = preprocessing.prepend(converted.model, options.preprocessing, importer.LAYOUT)
+    labels = tensors_only(converted.model)
+    changed = source.format != "onnx" or bool(steps) or bool(labels)
+    reference = _serialised(converted.model) if changed else None
+    settled = settle(converted.model, converted.folder, shapes, is_supported, options.bounds)
+    if settled.reference is not None:
+        reference = _serialised(settled.reference)
+    original = converted.original
+    if original and settled.padded:
+        original = padding.through(settled.padded, original)
     return ImportedModel(
         source=source,
         model=settled.model,
         inputs=settled.inputs,
         outputs=settled.outputs,
         reference=reference,
-        original=converted.original,
+        original=preprocessing.through(steps, original) if original and steps else original,
         framework=converted.framework,
-        notes=converted.notes,
+        notes=(*converted.notes, *labels, *settled.notes, *not_a_number_notes(settled.model)),
+        padded=settled.padded,
     )
 
 

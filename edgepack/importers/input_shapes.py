@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from edgepack.artefacts import DTYPE_BYTES
 from edgepack.errors import ModelError
 from edgepack.importers.graphs import all_graphs
+from edgepack.importers.passes.carried_types import CARRIED_TYPES, carrier_of
 
 if TYPE_CHECKING:
     import onnx
@@ -80,10 +81,10 @@ def _check_type(value: onnx.ValueInfoProto) -> None:
         word = str(kind).removesuffix("_type").replace("_", " ")
         raise ModelError(f"input {value.name!r} is a {word}; edgepack takes tensors only")
     dtype = dtype_name(value.type.tensor_type.elem_type)
-    if dtype not in DTYPE_BYTES:
+    if carrier_of(dtype) not in DTYPE_BYTES:
         raise ModelError(
             f"input {value.name!r} is of type {dtype}",
-            f"Types that an input may have: {', '.join(DTYPE_BYTES)}",
+            f"Types that an input may have: {', '.join((*DTYPE_BYTES, *CARRIED_TYPES))}",
         )
 
 
@@ -139,7 +140,7 @@ def _fix(
         if not _dynamic(declared) and declared != size:
             raise ModelError(f"{given}: axis {axis} is {declared} in the model", _listing(inputs))
     dtype = dtype_name(value.type.tensor_type.elem_type)
-    if math.prod(shape) * DTYPE_BYTES[dtype] >= _MAX_TENSOR_BYTES:
+    if math.prod(shape) * DTYPE_BYTES[carrier_of(dtype)] >= _MAX_TENSOR_BYTES:
         raise ModelError(f"{given}: it would take 2 GiB or more", _listing(inputs))
     value.type.tensor_type.shape.ClearField("dim")
     # An empty shape is a scalar, and must be there all the same.

@@ -9,6 +9,8 @@ from edgepack.artefacts import SourceModel
 from edgepack.importers.onnx_file import looks_like_onnx, read_onnx
 from edgepack.importers.protocol import ConvertedModel, ImportOptions
 
+LAYOUT = ""
+
 
 def recognise(path: Path) -> bool:
     """Whether the file starts as an ONNX model, or at least is called one."""

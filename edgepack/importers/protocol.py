@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from edgepack.artefacts import Infer, SourceModel
+from edgepack.importers.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     import onnx
@@ -23,6 +24,8 @@ class ImportOptions:
     """Types that a .skops file may bring besides those that are known to be harmless."""
     bounds: Mapping[str, int] = field(default_factory=dict)
     """Upper bound of a data-dependent output, by the name of its node."""
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    """What is put in front of the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,9 @@ class ConvertedModel:
 class Importer(Protocol):
     """One source format."""
 
+    LAYOUT: str
+    """Of images in its models: ``nchw``, ``nhwc``, or empty where they may have either."""
+
     def recognise(self, path: Path) -> bool:
         """Whether the file or folder is meant to be of this format, by its content.
 
@@ -57,5 +63,6 @@ class Importer(Protocol):
     ) -> ConvertedModel:
         """Convert to ONNX. Raises ModelError; ConfigError where the format's extra is missing.
 
-        ``shapes`` are those that the user gave: some converters need them before they start.
+        ``shapes`` are those that the user gave, in the model's own layout: some converters need them
+        before they start.
         """

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from edgepack.errors import ModelError
+from edgepack.importers import classical_shapes
 from edgepack.importers.functions import inline_functions
+from edgepack.importers.graphs import all_graphs
 from edgepack.importers.onnx_file import one_line
 
 if TYPE_CHECKING:
@@ -18,8 +20,13 @@ if TYPE_CHECKING:
 _IR_VERSION = 8
 """At least this: before 4 an initializer had to be an input too; what is newer stays."""
 
+_INTEGER = 2
+"""AttributeProto.INT."""
 _SKIPPED = ["eliminate_if_with_const_cond"]
 """It puts nodes before those they need where branches are nested; passes/branches.py does it."""
+
+_STAND_INS = {"GroupNormalization": "InstanceNormalization"}
+"""Operators whose shape ONNX does not infer, and those with the same inputs whose shape it does."""
 
 
 def normalise(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -27,7 +34,21 @@ def normalise(model: onnx.ModelProto) -> onnx.ModelProto:
     model.ir_version = max(model.ir_version, _IR_VERSION)
     del model.metadata_props[:]
     del model.training_info[:]
-    return inline_functions(model)
+    model = inline_functions(model)
+    for node in _nodes(model):
+        # ONNX infers its shape by its definition, in which the attribute's default is missing.
+        if node.op_type == "MeanVarianceNormalization" and not node.attribute:
+            node.attribute.append(_default_axes())
+        # Here inference assumes another default than the operator has.
+        if node.op_type == "STFT" and not any(a.name == "onesided" for a in node.attribute):
+            node.attribute.add(name="onesided", type=_INTEGER, i=1)
+    return model
+
+
+def _default_axes() -> onnx.AttributeProto:
+    import onnx
+
+    return onnx.helper.make_attribute("axes", [0, 2, 3])
 
 
 def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -76,10 +97,27 @@ def infer_shapes(model: onnx.ModelProto, *, strict: bool = False) -> onnx.ModelP
     import onnx
 
     del model.graph.value_info[:]
+    operators = [node.op_type for node in _nodes(model)]
+    _rename(model, [_STAND_INS.get(operator, operator) for operator in operators])
     try:
-        return onnx.shape_inference.infer_shapes(model, strict_mode=strict, data_prop=True)
+        inferred = classical_shapes.infer(model, strict=strict)
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
         raise ModelError(
             f"the shapes of the model do not fit together: {one_line(error)}",
             "Check the shapes given with --input",
         ) from error
+    finally:
+        _rename(model, operators)
+    _rename(inferred, operators)
+    return inferred
+
+
+def _rename(model: onnx.ModelProto, operators: list[str]) -> None:
+    for node, operator in zip(_nodes(model), operators, strict=True):
+        if node.op_type != operator:
+            node.op_type = operator
+
+
+def _nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    for graph in all_graphs(model.graph):
+        yield from graph.node

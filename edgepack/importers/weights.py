@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from edgepack.errors import ModelError
 from edgepack.importers.graphs import all_tensors, used_names
 from edgepack.importers.onnx_file import one_line
+from edgepack.importers.passes.carried_types import growth
 
 if TYPE_CHECKING:
     import onnx
@@ -44,7 +45,8 @@ class Weights:
         """
         import onnx
 
-        large = sum(map(tensor_bytes, all_tensors(model))) > LARGE_MODEL_BYTES
+        sizes = (tensor_bytes(tensor) * growth(tensor.data_type) for tensor in all_tensors(model))
+        large = sum(sizes) > LARGE_MODEL_BYTES
         taken: dict[str, onnx.TensorProto] = {}
         kept: list[onnx.TensorProto] = []
         if large:
@@ -78,6 +80,20 @@ class Weights:
                 model.graph.initializer.append(tensor)
                 del tensor
                 _load(model.graph.initializer[-1], self._folder)
+
+
+def not_a_number_notes(model: onnx.ModelProto) -> tuple[str, ...]:
+    """What to tell of weights that hold NaN, as after a training that diverged."""
+    import numpy as np
+    from onnx import numpy_helper
+
+    notes = []
+    for tensor in model.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            count = int(np.isnan(array).sum())
+            notes.append(f"the weights {tensor.name!r} hold NaN: {count} of {array.size} values")
+    return tuple(notes)
 
 
 def tensor_bytes(tensor: onnx.TensorProto) -> int:

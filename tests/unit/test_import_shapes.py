@@ -196,7 +196,7 @@ def test_sequence_in_the_graph_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("element", "words"),
-    [(TensorProto.STRING, "is of type string"), (TensorProto.BFLOAT16, "is of type bfloat16")],
+    [(TensorProto.STRING, "is of type string"), (TensorProto.COMPLEX64, "is of type complex64")],
 )
 def test_input_of_a_type_that_devices_lack_is_refused(
     element: int, words: str, tmp_path: Path
@@ -209,9 +209,15 @@ def test_input_of_a_type_that_devices_lack_is_refused(
 
 
 def test_output_of_a_type_that_devices_lack_is_refused(tmp_path: Path) -> None:
-    nodes = [helper.make_node("Cast", ["x"], ["y"], to=TensorProto.BFLOAT16)]
-    path = saved(tmp_path, nodes, {"x": [3]}, {"y": (TensorProto.BFLOAT16, [3])})
-    assert "output 'y' is of type bfloat16" in refused(path, {}).message
+    value = helper.make_tensor("value", TensorProto.COMPLEX64, [3], [1j, 2j, 3j])
+    nodes = [
+        helper.make_node("Constant", [], ["y"], value=value),
+        helper.make_node("Neg", ["x"], ["z"]),
+    ]
+    path = saved(
+        tmp_path, nodes, {"x": [3]}, {"y": (TensorProto.COMPLEX64, [3]), "z": [3]}
+    )
+    assert "output 'y' is of type complex64" in refused(path, {}).message
 
 
 def test_model_without_inputs_is_refused(tmp_path: Path) -> None:

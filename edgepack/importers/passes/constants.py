@@ -19,7 +19,7 @@ def hoist_constants(model: onnx.ModelProto) -> bool:
         # A graph whose output is a constant keeps the node: an output must come from somewhere.
         if node.op_type != "Constant" or node.domain or node.output[0] in outputs:
             return False
-        tensor = _value(node)
+        tensor = constant_tensor(node)
         if tensor is None:
             return False
         tensor.name = node.output[0]
@@ -29,7 +29,8 @@ def hoist_constants(model: onnx.ModelProto) -> bool:
     return editor.replace(rewrite)
 
 
-def _value(node: onnx.NodeProto) -> onnx.TensorProto | None:
+def constant_tensor(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    """What a Constant node gives, without a name; None for a sparse tensor or text."""
     import numpy as np
     import onnx
 

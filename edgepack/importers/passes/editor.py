@@ -17,11 +17,18 @@ class GraphEditor:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.graph = model.graph
-        self.opset = next((x.version for x in model.opset_import if x.domain in ("", "ai.onnx")), 1)
+        self.opset: int = next(
+            (x.version for x in model.opset_import if x.domain in ("", "ai.onnx")), 1
+        )
         self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
         self._types = {
             value.name: value.type.tensor_type
             for value in (*self.graph.input, *self.graph.value_info, *self.graph.output)
+        }
+        self._others = {
+            value.name
+            for value in (*self.graph.input, *self.graph.value_info, *self.graph.output)
+            if value.type.WhichOneof("value") not in (None, "tensor_type")
         }
         self._names = _all_names(model.graph)
         self._nodes: list[onnx.NodeProto] = []
@@ -48,11 +55,15 @@ class GraphEditor:
 
     def fresh(self, word: str) -> str:
         """A name that nothing in the model has, made of the current node's name and ``word``."""
-        name = f"{self._prefix}/{word}"
+        return self.unique(f"{self._prefix}/{word}")
+
+    def unique(self, wanted: str) -> str:
+        """``wanted``, or with a number after it, so that nothing in the model has the name."""
+        name = wanted
         number = 1
         while name in self._names:
             number += 1
-            name = f"{self._prefix}/{word}_{number}"
+            name = f"{wanted}_{number}"
         self._names.add(name)
         return name
 
@@ -74,14 +85,22 @@ class GraphEditor:
             return None
         return tuple(dim.dim_value for dim in tensor.shape.dim)
 
+    def is_not_tensor(self, name: str) -> bool:
+        """Whether a value is known to be a sequence, a map or an optional."""
+        return name in self._others
+
     def constant(self, word: str, value: np.ndarray) -> str:
         """Add an initializer and return its name."""
         from onnx import numpy_helper
 
         name = self.fresh(word)
-        self.graph.initializer.append(numpy_helper.from_array(value, name))
-        self._constants[name] = self.graph.initializer[-1]
+        self.add_constant(numpy_helper.from_array(value, name))
         return name
+
+    def add_constant(self, tensor: onnx.TensorProto) -> None:
+        """Add an initializer that has a fresh name already."""
+        self.graph.initializer.append(tensor)
+        self._constants[tensor.name] = self.graph.initializer[-1]
 
     def emit(self, op: str, inputs: Sequence[str], output: str = "", **attributes: Any) -> str:
         """Add a node with one output and return that; its name is fresh unless given."""

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     import onnx
 
 MAX_STEPS = 512
-"""Longer sequences are left alone: 512 steps are 5,600 nodes, and lowering them takes most of a minute."""
+"""Longer ones are left to the kernel that goes step by step: 512 steps are 5,600 nodes, and lowering them
+takes most of a minute."""
 
 ACTIVATIONS = {"sigmoid": "Sigmoid", "tanh": "Tanh", "relu": "Relu"}
 """Activation functions without parameters that are operators of their own."""
