@@ -18,7 +18,7 @@ from edgepack.artefacts import CompiledModel, ImportedModel
 if TYPE_CHECKING:
     from edgepack.targets import Target
 
-__all__ = ["compile_model", "versions"]
+__all__ = ["compile_model", "is_supported", "versions"]
 
 
 def compile_model(imported: ImportedModel, target: Target) -> CompiledModel:
@@ -41,6 +41,13 @@ def compile_model(imported: ImportedModel, target: Target) -> CompiledModel:
         arena_bytes=static.arena_bytes,
         calls=report.kernel_infos(static, module),
     )
+
+
+def is_supported(domain: str, operator: str) -> bool:
+    """Whether nodes of an ONNX operator can be compiled; ``domain`` is empty for ONNX's own."""
+    from edgepack.compiler import frontend
+
+    return frontend.is_supported(domain, operator)
 
 
 def versions() -> dict[str, str]:

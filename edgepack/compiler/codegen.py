@@ -107,7 +107,7 @@ def emit_plan(
         "/* Made by edgepack: the static plan of one model. */",
         '#include "plan.h"',
         *(f"extern ep_kernel {SYMBOL_PREFIX}{symbol};" for symbol in symbols),
-        _table("int64_t", "shapes", [str(extent) for extent in shapes.flat]),
+        _table("int64_t", "shapes", [str(extent) for extent in shapes.flat] or ["0"]),
         _table("ep_slot", "slots", slots),
         _table("uint32_t", "args", [str(arg) for arg in args]),
         _table("ep_call", "calls", calls),

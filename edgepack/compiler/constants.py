@@ -34,7 +34,7 @@ def fold(module: IRModule) -> IRModule:
 
         def constant(self, expression: Any) -> np.ndarray | None:
             """The value of a constant, or of a variable bound to one."""
-            if isinstance(expression, ir.Var):
+            while isinstance(expression, ir.Var):
                 expression = self.lookup_binding(expression)
             if not isinstance(expression, ir.GenericConst):
                 return None
@@ -66,6 +66,14 @@ def _permuted(arguments: list[Any], call: Any, _: list[int]) -> np.ndarray:
     return np.transpose(arguments[0], None if axes is None else [int(axis) for axis in axes])
 
 
+def _converted(arguments: list[Any], call: Any, _: list[int]) -> np.ndarray:
+    import numpy as np
+
+    with np.errstate(all="ignore"):
+        array: np.ndarray = arguments[0].astype(str(call.ty.dtype))
+    return array
+
+
 def _elementwise(operator: str, operands: int) -> _Operator:
     """numpy's function of the name ``operator``."""
 
@@ -84,6 +92,7 @@ _OPERATORS: dict[str, _Operator] = {
     "relax.expand_dims": _view(),
     "relax.squeeze": _view(),
     "relax.permute_dims": _Operator(reads=1, function=_permuted),
+    "relax.astype": _Operator(reads=1, function=_converted),
     "relax.isnan": _elementwise("isnan", 1),
     "relax.where": _elementwise("where", 3),
     "relax.add": _elementwise("add", 2),

@@ -278,8 +278,7 @@ def test_the_index_of_the_largest_along_each_axis() -> None:
         {"a": [1, 17, 5], "b": [3, 5], "c": [3, 17, 1]},
         types=dict.fromkeys("abc", TensorProto.INT64),
     )
-    # A reduction of pairs (value and index) is no list of stages.
-    kernels.check(network, BEST, generic=True)
+    kernels.check(network, BEST, rule="reduction")
 
 
 def test_sums_and_maxima_of_integers() -> None:

@@ -9,6 +9,6 @@ graph        walks the nodes
 from __future__ import annotations
 
 from edgepack.compiler.frontend.graph import to_relax
-from edgepack.compiler.frontend.support import is_supported, refuse_unsupported
+from edgepack.compiler.frontend.support import is_supported
 
-__all__ = ["is_supported", "refuse_unsupported", "to_relax"]
+__all__ = ["is_supported", "to_relax"]

@@ -8,8 +8,9 @@ from edgepack.artefacts import TensorSpec
 from edgepack.compiler.foreign import reason
 from edgepack.compiler.frontend.converters import CONVERTERS
 from edgepack.compiler.frontend.node import Node, constant, dtype_of, shape_of
-from edgepack.compiler.frontend.support import STANDARD_DOMAINS, refuse_unsupported
+from edgepack.compiler.frontend.support import STANDARD_DOMAINS, is_supported
 from edgepack.errors import CompileError, EdgepackError
+from edgepack.unsupported import refuse_unsupported
 
 if TYPE_CHECKING:
     import onnx
@@ -24,7 +25,7 @@ def to_relax(model: onnx.ModelProto) -> IRModule:
     """
     from tvm import relax
 
-    refuse_unsupported(model)
+    refuse_unsupported(model, is_supported)
     graph = _Graph(model)
     builder = graph.builder
     failure: EdgepackError | None = None
@@ -149,8 +150,8 @@ def _value(attribute: onnx.AttributeProto) -> Any:
     value = onnx.helper.get_attribute_value(attribute)
     if isinstance(value, bytes):
         return value.decode(errors="replace")
-    if isinstance(value, list):
-        return [v.decode(errors="replace") if isinstance(v, bytes) else v for v in value]
+    if attribute.type == onnx.AttributeProto.STRINGS:
+        return [text.decode(errors="replace") for text in value]
     if isinstance(value, onnx.TensorProto):
         return onnx.numpy_helper.to_array(value)
     return value

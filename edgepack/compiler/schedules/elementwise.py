@@ -167,7 +167,7 @@ def _cuts(value: Any, variable: Any, length: int) -> list[int]:
         if not isinstance(node, (tirx.LT, tirx.LE, tirx.GT, tirx.GE)):
             continue
         parts = sym.detect_linear_equation(node.a - node.b, [variable])
-        if len(parts) != 2 or not all(hasattr(part, "value") for part in parts):
+        if len(parts) != 2 or not all(isinstance(part, tirx.IntImm) for part in parts):
             continue
         step, offset = int(parts[0].value), int(parts[1].value)
         if abs(step) != 1:

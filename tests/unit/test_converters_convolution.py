@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from tests import inferred, kernels
+from tests.kernels import weights
+
+BEST = kernels.PROFILES[-1]
+
+
+def convolutions(
+    operator: str,
+    shape: tuple[int, ...],
+    kernel: tuple[int, ...],
+    options: list[dict[str, Any]],
+    *,
+    bias: int = 0,
+) -> onnx.ModelProto:
+    parameters = {"w": weights(*kernel)} | ({"b": weights(bias)} if bias else {})
+    return inferred.several(operator, {"x": shape}, options, parameters)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "bias"),
+    [
+        ((2, 6, 17), (4, 6, 3), 0),
+        ((1, 6, 13, 9), (4, 6, 3, 2), 4),
+        ((2, 6, 7, 6, 5), (4, 6, 2, 3, 2), 4),
+    ],
+)
+def test_convolution_with_every_attribute(
+    shape: tuple[int, ...], kernel: tuple[int, ...], bias: int
+) -> None:
+    rank = len(shape) - 2
+    options: list[dict[str, Any]] = [
+        {},
+        {"strides": [2] * rank, "pads": [1, 0, 2, 1, 1, 0][: 2 * rank]},
+        {"dilations": [2] * rank, "pads": [2] * 2 * rank},
+        {"auto_pad": "SAME_UPPER", "strides": [2] * rank},
+        {"auto_pad": "SAME_LOWER", "strides": [1] * rank},
+        {"auto_pad": "VALID", "kernel_shape": list(kernel[2:])},
+    ]
+    kernels.check(convolutions("Conv", shape, kernel, options, bias=bias), BEST)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "groups"),
+    [
+        ((1, 6, 11), (4, 3, 3), 2),
+        ((1, 6, 9, 7), (12, 1, 3, 3), 6),
+        ((1, 6, 5, 6, 7), (4, 3, 2, 2, 2), 2),
+        ((1, 6, 5, 6, 7), (6, 1, 3, 3, 3), 6),
+    ],
+)
+def test_grouped_convolution(shape: tuple[int, ...], kernel: tuple[int, ...], groups: int) -> None:
+    options = [{"group": groups, "auto_pad": "SAME_UPPER"}]
+    kernels.check(convolutions("Conv", shape, kernel, options, bias=kernel[0]), BEST)
+
+
+def test_weights_that_a_request_brings() -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["y"], pads=[1, 1, 1, 1]),
+        helper.make_node("ConvTranspose", ["x", "v"], ["z"], dilations=[2, 3], strides=[2, 1]),
+        helper.make_node("Conv", ["s", "u"], ["t"], dilations=[2]),
+    ]
+    inputs = {
+        "x": (1, 3, 7, 5),
+        "w": (4, 3, 3, 3),
+        "b": (4,),
+        "v": (3, 2, 2, 2),
+        "s": (2, 3, 9),
+        "u": (5, 3, 3),
+    }
+    kernels.check(inferred.network(nodes, inputs, "yzt"), BEST)
+
+
+def test_half_precision_adds_in_single_precision() -> None:
+    nodes = [helper.make_node("Conv", ["x", "w", "b"], ["y"], pads=[1, 1, 1, 1])]
+    parameters = {"w": weights(8, 64, 3, 3).astype(np.float16), "b": np.ones(8, np.float16)}
+    types = {"x": TensorProto.FLOAT16}
+    network = inferred.network(nodes, {"x": (1, 64, 8, 8)}, "y", parameters, types=types)
+    kernels.check(network, BEST, tolerance=1e-3)
+
+
+TRANSPOSED: list[dict[str, Any]] = [
+    {},
+    {"strides": [3, 2], "pads": [1, 0, 0, 2]},
+    {"strides": [3, 2], "output_padding": [2, 1]},
+    {"strides": [2, 2], "output_padding": [1, 1], "pads": [1, 1, 1, 1]},
+    {"strides": [3, 2], "output_shape": [14, 9]},
+    {"strides": [3, 2], "output_shape": [17, 10]},
+    {"strides": [2, 3], "output_shape": [9, 12], "auto_pad": "SAME_UPPER"},
+    {"strides": [2, 3], "auto_pad": "SAME_LOWER"},
+    {"strides": [2, 3], "auto_pad": "SAME_UPPER"},
+    {"strides": [2, 1], "auto_pad": "VALID"},
+    {"dilations": [2, 3]},
+    {"dilations": [3, 1], "strides": [2, 2], "pads": [2, 1, 0, 1]},
+]
+
+
+def test_transposed_convolution_with_every_attribute() -> None:
+    network = convolutions("ConvTranspose", (1, 6, 5, 4), (6, 4, 3, 3), TRANSPOSED, bias=4)
+    kernels.check(network, BEST)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 6])
+@pytest.mark.parametrize("shape", [(2, 6, 9), (1, 6, 5, 4), (1, 6, 3, 4, 5)])
+def test_transposed_convolution_of_every_rank(shape: tuple[int, ...], groups: int) -> None:
+    rank = len(shape) - 2
+    kernel = (6, 2, *(3, 2, 3)[:rank])
+    options: list[dict[str, Any]] = [
+        {"group": groups},
+        {"group": groups, "strides": [2, 3, 1][:rank], "pads": [1] * 2 * rank},
+        {"group": groups, "strides": [2] * rank, "output_padding": [1] * rank},
+        {"group": groups, "dilations": [2] * rank},
+    ]
+    network = convolutions("ConvTranspose", shape, kernel, options, bias=2 * groups)
+    kernels.check(network, BEST)

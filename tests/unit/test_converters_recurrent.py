@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from edgepack.targets import load_target
+from tests import inferred, kernels
+
+BEST = kernels.PROFILES[-1]
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+ACTIVATIONS = {"LSTM": 3, "GRU": 2, "RNN": 1}
+STEPS, BATCH, WIDTH = 6, 3, 5
+OPERATORS = pytest.mark.parametrize("operator", list(GATES))
+
+
+def values(*shape: int, seed: int = 0) -> np.ndarray:
+    generator = np.random.default_rng([seed, *shape])
+    return np.asarray(generator.standard_normal(shape) * 0.5, np.float32)
+
+
+def recurrent(
+    operator: str,
+    *,
+    hidden: int = 7,
+    steps: int = STEPS,
+    given: str = "wrb",
+    inputs: dict[str, tuple[int, ...]] | None = None,
+    types: dict[str, int] | None = None,
+    **attributes: Any,
+) -> onnx.ModelProto:
+    """A node with the constants named in ``given``: w, r, b, lengths, h, c, p."""
+    directions = 2 if attributes.get("direction") == "bidirectional" else 1
+    gates, batch_first = GATES[operator] * hidden, attributes.get("layout", 0)
+    state = (BATCH, directions, hidden) if batch_first else (directions, BATCH, hidden)
+    made = {
+        "w": values(directions, gates, WIDTH),
+        "r": values(directions, gates, hidden, seed=1),
+        "b": values(directions, 2 * gates, seed=2),
+        "l": np.array([steps, 2, steps - 1], np.int32),
+        "h": values(*state, seed=3),
+        "c": values(*state, seed=4),
+        "p": values(directions, 3 * hidden, seed=5),
+    }
+    data = {"x": (BATCH, steps, WIDTH) if batch_first else (steps, BATCH, WIDTH)}
+    fed = inputs or {}
+    order = "xwrblhcp" if operator == "LSTM" else "xwrblh"
+    names = [name if name in {"x", *given, *fed} else "" for name in order]
+    outputs = ["y", "yh", "yc"] if operator == "LSTM" else ["y", "yh"]
+    node = helper.make_node(operator, names, outputs, hidden_size=hidden, **attributes)
+    constants = {name: made[name] for name in names if name in given and name}
+    return inferred.network([node], data | fed, outputs, constants, opset=14, types=types)
+
+
+@OPERATORS
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+def test_sequences_of_several_lengths(operator: str, direction: str) -> None:
+    network = recurrent(operator, given="wrblhc", direction=direction)
+    kernels.check(network, BEST, generic=True)
+
+
+def test_lengths_that_a_request_brings() -> None:
+    inputs, types = {"l": (BATCH,)}, {"l": TensorProto.INT32}
+    network = recurrent("GRU", inputs=inputs, types=types, direction="bidirectional")
+    compiled = kernels.compile_network(network, load_target(BEST))
+    data = kernels.random_inputs(compiled.imported, 1)[0]
+    for lengths in ([6, 1, 3], [2, 6, 5]):
+        fed = [data, np.array(lengths, np.int32)]
+        wanted = kernels.expected(network, ["x", "l"], fed)
+        for ours, theirs in zip(kernels.run(compiled, fed), wanted, strict=True):
+            assert kernels.error_of(ours, theirs) <= 1e-5
+    kernels.run(compiled, [data, np.array([-5, 1 << 30, 0], np.int32)])
+
+
+@OPERATORS
+def test_clipping(operator: str) -> None:
+    network = recurrent(operator, given="wrbhc", clip=0.3, direction="bidirectional")
+    kernels.check(network, BEST, generic=True)
+
+
+@pytest.mark.parametrize(("given", "coupled"), [("wrbp", 0), ("wrbhcp", 1)])
+def test_peepholes_and_coupled_gates(given: str, coupled: int) -> None:
+    network = recurrent("LSTM", given=given, input_forget=coupled, direction="bidirectional")
+    kernels.check(network, BEST, generic=True)
+
+
+@pytest.mark.parametrize(("late", "given"), [(0, "wr"), (1, "wr"), (1, "wrbl")])
+def test_place_of_the_reset_gate(late: int, given: str) -> None:
+    network = recurrent("GRU", given=given, linear_before_reset=late, clip=5.0)
+    kernels.check(network, BEST, generic=True)
+
+
+FUNCTIONS: list[tuple[str, list[float], list[float]]] = [
+    ("Affine", [0.7], [0.1]),
+    ("Elu", [0.8], []),
+    ("HardSigmoid", [0.3], [0.4]),
+    ("LeakyRelu", [0.2], []),
+    ("Relu", [], []),
+    ("ScaledTanh", [1.3], [0.6]),
+    ("Sigmoid", [], []),
+    ("Softplus", [], []),
+    ("Softsign", [], []),
+    ("Tanh", [], []),
+    ("ThresholdedRelu", [0.2], []),
+]
+
+
+def test_activation_functions() -> None:
+    nodes, constants, names = [], {}, []
+    for number, (name, alpha, beta) in enumerate(FUNCTIONS):
+        parameters: dict[str, Any] = {}
+        if alpha:
+            parameters["activation_alpha"] = alpha
+        if beta:
+            parameters["activation_beta"] = beta
+        # Clipped far out: a plain node would be spelled out by the importer.
+        one = recurrent("RNN", given="wrb", activations=[name], clip=99.0, **parameters)
+        node = one.graph.node[0]
+        node.output[:] = [f"y{number}"]
+        nodes.append(node)
+        names.append(f"y{number}")
+        constants |= {t.name: onnx.numpy_helper.to_array(t) for t in one.graph.initializer}
+    inputs = {"x": (STEPS, BATCH, WIDTH)}
+    kernels.check(inferred.network(nodes, inputs, names, constants, opset=14), BEST, generic=True)
+
+
+def test_activation_functions_of_each_gate() -> None:
+    names = ["HardSigmoid", "Softsign", "ScaledTanh"]
+    parameters = {"activation_alpha": [0.3, 1.2], "activation_beta": [0.45, 0.7]}
+    network = recurrent("LSTM", given="wrb", activations=names, **parameters)
+    kernels.check(network, BEST, generic=True)
+
+
+@OPERATORS
+def test_batch_first(operator: str) -> None:
+    # ONNX Runtime has no such layout: the same with the axes in their usual order.
+    network = recurrent(operator, given="wrbhc", layout=1, direction="bidirectional")
+    usual = recurrent(operator, given="wrb", direction="bidirectional")
+    for tensor in network.graph.initializer:
+        if tensor.name in "hc":
+            array = np.ascontiguousarray(onnx.numpy_helper.to_array(tensor).swapaxes(0, 1))
+            usual.graph.initializer.append(onnx.numpy_helper.from_array(array, tensor.name))
+            usual.graph.node[0].input["hc".index(tensor.name) + 5] = tensor.name
+    compiled = kernels.compile_network(network, load_target(BEST))
+    inputs = kernels.random_inputs(compiled.imported, 1)
+    y, *states = kernels.expected(usual, ["x"], [inputs[0].swapaxes(0, 1).copy()])
+    wanted = [y.transpose(2, 0, 1, 3), *(state.swapaxes(0, 1) for state in states)]
+    for ours, theirs in zip(kernels.run(compiled, inputs), wanted, strict=True):
+        assert kernels.error_of(ours, theirs) <= 1e-5
+
+
+@OPERATORS
+def test_weights_that_a_request_brings(operator: str) -> None:
+    gates = GATES[operator] * 7
+    inputs = {"w": (1, gates, WIDTH), "r": (1, gates, 7), "b": (1, 2 * gates)}
+    network = recurrent(operator, given="", inputs=inputs)
+    kernels.check(network, BEST, generic=True)
+
+
+def test_more_steps_than_are_unrolled() -> None:
+    network = recurrent("GRU", given="wrb", steps=700, hidden=6)
+    kernels.check(network, BEST, generic=True)
+
+
+def test_half_and_double_precision() -> None:
+    for dtype, tolerance in ((np.float16, 3e-3), (np.float64, 1e-6)):
+        network = recurrent("LSTM", given="wrbp", clip=3.0)
+        for tensor in network.graph.initializer:
+            array = onnx.numpy_helper.to_array(tensor)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array.astype(dtype), tensor.name))
+        kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        for value in (*network.graph.input, *network.graph.output):
+            value.type.tensor_type.elem_type = kind
+        compiled = kernels.compile_network(network, load_target(BEST))
+        (given,) = kernels.random_inputs(compiled.imported, 1)
+        single = recurrent("LSTM", given="wrbp", clip=3.0)
+        wanted = kernels.expected(single, ["x"], [given.astype(np.float32)])
+        for ours, theirs in zip(kernels.run(compiled, [given]), wanted, strict=True):
+            assert ours.dtype == dtype
+            assert kernels.error_of(ours.astype(np.float32), theirs) <= tolerance
