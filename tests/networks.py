@@ -44,7 +44,7 @@ def model(
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
     made.ir_version = 8
     onnx.checker.check_model(made)
-    return made
+    return onnx.shape_inference.infer_shapes(made, data_prop=True)
 
 
 def save(network: onnx.ModelProto, path: Path) -> Path:
@@ -111,6 +111,12 @@ def transposed_convolution() -> onnx.ModelProto:
         node("Sigmoid", "big", "y"),
     ]
     return model(nodes, {"x": [1, 2, 8, 10]}, {"y": [1, 1, 16, 20]}, weights)
+
+
+def scalars() -> onnx.ModelProto:
+    """Nothing but tensors without a dimension: exp(x) · y + x."""
+    nodes = [node("Exp", "x", "e"), node("Mul", "e y", "p"), node("Add", "p x", "z")]
+    return model(nodes, {"x": [], "y": []}, {"z": []})
 
 
 def two_in_three_out() -> onnx.ModelProto:
@@ -209,6 +215,7 @@ NETWORKS: dict[str, Network] = {
     "convolutional": convolutional,
     "transposed_convolution": transposed_convolution,
     "reductions": reductions,
+    "scalars": scalars,
     "two_in_three_out": two_in_three_out,
     "integer_codes": integer_codes,
 }
