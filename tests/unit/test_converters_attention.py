@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,11 @@ SHARED = {"q": (B, H, S, D), "k": (B, 2, T, D), "v": (B, 2, T, V)}
 
 
 def attention(
-    inputs: dict[str, tuple[int, ...]],
+    inputs: Mapping[str, Sequence[int]],
     *,
     outputs: str = "y",
     opset: int = 24,
-    types: dict[str, int] | None = None,
+    types: Mapping[str, int] | None = None,
     **attributes: Any,
 ) -> onnx.ModelProto:
     """Inputs by the names q, k, v, m (mask), pk and pv (past), n (lengths)."""
@@ -81,7 +82,7 @@ def test_masks(shape: tuple[int, ...], kind: int) -> None:
         spread = attention({**INPUTS, "m": (S, T)}, types={"m": kind}, is_causal=causal)
         fed = dict(zip("qkv", inputs, strict=True)) | {"m": np.broadcast_to(mask, (S, T))}
         (wanted,) = ReferenceEvaluator(spread).run(None, fed)
-        assert kernels.error_of(answer, wanted) <= 1e-5
+        assert kernels.error_of(answer, np.asarray(wanted)) <= 1e-5
         return
     same_as_reference(network, {"m": mask})
 
@@ -142,7 +143,7 @@ def test_windows(left: int, right: int, past: int) -> None:
     inputs: dict[str, tuple[int, ...]] = dict(INPUTS)
     if past:
         inputs |= {"pk": (B, H, past, D), "pv": (B, H, past, V)}
-    windows = {"left_window_size": left, "right_window_size": right}
+    windows: dict[str, Any] = {"left_window_size": left, "right_window_size": right}
     same_as_reference(attention(inputs, opset=25, **windows), {})
 
 
@@ -174,7 +175,7 @@ def test_rotary_embedding(interleaved: int, turned: int, rank: int) -> None:
     table = (50, pairs) if positions else (B, S, pairs)
     data = (B, H, S, D) if rank == 4 else (B, S, H * D)
     inputs = {"x": data, "c": table, "s": table} | ({"p": (B, S)} if positions else {})
-    attributes = {"interleaved": interleaved, "rotary_embedding_dim": turned}
+    attributes: dict[str, Any] = {"interleaved": interleaved, "rotary_embedding_dim": turned}
     if rank == 3:
         attributes["num_heads"] = H
     node = helper.make_node("RotaryEmbedding", list(inputs), ["y"], **attributes)
@@ -220,7 +221,11 @@ RULES = ["linear", "gated", "delta", "gated_delta"]
 def test_linear_attention(rule: str, shared: int, each: bool) -> None:
     heads, steps = 2, 7
     queries = heads * shared
-    inputs = {"q": (B, steps, queries * D), "k": (B, steps, heads * D), "v": (B, steps, heads * V)}
+    inputs: dict[str, tuple[int, ...]] = {
+        "q": (B, steps, queries * D),
+        "k": (B, steps, heads * D),
+        "v": (B, steps, heads * V),
+    }
     names = ["q", "k", "v", "s"]
     inputs["s"] = (B, heads, D, V)
     if rule.startswith("gated"):
@@ -262,7 +267,7 @@ def test_modified_scores() -> None:
             "modifier",
             [helper.make_tensor_value_info("s", TensorProto.FLOAT, None)],
             [helper.make_tensor_value_info("t", TensorProto.FLOAT, None)],
-            [onnx.numpy_helper.from_array(np.float32(value), "c")],
+            [onnx.numpy_helper.from_array(np.array(value, np.float32), "c")],
         )
 
     graphs = {"score_mod": modifier("Pow", 2.0), "prob_mod": modifier("Mul", 0.5)}

@@ -84,7 +84,7 @@ def test_rms_norm_with_a_scale_of_another_shape_or_type() -> None:
 )
 def test_group_norm(shape: tuple[int, ...], groups: int) -> None:
     parameters = {"s": weights(6) + 1, "b": weights(6)}
-    options = {"num_groups": groups, "epsilon": 1e-3}
+    options: dict[str, Any] = {"num_groups": groups, "epsilon": 1e-3}
     nodes = [helper.make_node("GroupNormalization", list("xsb"), ["y"], **options)]
     network = networks.model(nodes, {"x": shape}, {"y": shape}, parameters, opset=21)
     # A mean of means rounds otherwise than one long sum.
@@ -187,7 +187,7 @@ def test_lp_norm_of_nothing_is_nothing() -> None:
 
 @pytest.mark.parametrize("axes", [None, [1], [0, -1], [0, 1, 2, 3]])
 def test_mean_variance_norm(axes: list[int] | None) -> None:
-    attributes = {} if axes is None else {"axes": axes}
+    attributes: dict[str, Any] = {} if axes is None else {"axes": axes}
     nodes = [helper.make_node("MeanVarianceNormalization", ["x"], ["y"], **attributes)]
     kernels.check(networks.model(nodes, {"x": DATA}, {"y": DATA}, opset=13), BEST)
 

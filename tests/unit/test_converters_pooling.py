@@ -106,7 +106,7 @@ def test_first_of_several_largest() -> None:
 
 @pytest.mark.parametrize("dtype", [TensorProto.INT8, TensorProto.UINT8])
 def test_max_pool_of_bytes(dtype: int) -> None:
-    window = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "strides": [2, 2]}
+    window: dict[str, Any] = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "strides": [2, 2]}
     nodes = [helper.make_node("MaxPool", ["x"], ["y"], **window)]
     network = inferred.network(nodes, {"x": [1, 3, 9, 9]}, "y", types={"x": dtype})
     kernels.check(network, BEST)

@@ -131,7 +131,7 @@ def test_matmul_integer(left: str, right: str) -> None:
         helper.make_node("MatMulInteger", ["x", "w", "", "c"], ["d"]),
         helper.make_node("MatMulInteger", ["t", "w", "p", "q"], ["e"]),
     ]
-    parameters = {
+    parameters: dict[str, Any] = {
         "w": whole(right, 300, 17),
         "p": whole(left, 1).reshape(()),
         "q": whole(right, 1).reshape(()),
@@ -148,7 +148,11 @@ def test_deep_products_of_the_largest_numbers_are_exact() -> None:
         helper.make_node("MatMulInteger", ["x", "v", "p", "q"], ["z"]),
     ]
     inputs = {"x": (3, 2100), "v": (2100, 5)}
-    parameters = {"w": np.full((2100, 5), 127, np.int8), "p": np.uint8(0), "q": np.int8(-128)}
+    parameters: dict[str, Any] = {
+        "w": np.full((2100, 5), 127, np.int8),
+        "p": np.uint8(0),
+        "q": np.int8(-128),
+    }
     parameters["w"][::7, 3] = -128
     types = integers_of("uint8", x=()) | integers_of("int8", v=())
     network = inferred.network(nodes, inputs, "yz", parameters, types=types)
@@ -213,7 +217,11 @@ CONVOLUTIONS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("groups", [1, 2])
 def test_conv_integer(options: dict[str, Any], groups: int) -> None:
     nodes = [helper.make_node("ConvInteger", list("xwpq"), ["y"], group=groups, **options)]
-    parameters = {"w": whole("uint8", 4, 6 // groups, 3, 3), "p": np.uint8(131), "q": np.uint8(77)}
+    parameters: dict[str, Any] = {
+        "w": whole("uint8", 4, 6 // groups, 3, 3),
+        "p": np.uint8(131),
+        "q": np.uint8(77),
+    }
     types = integers_of("uint8", x=())
     network = inferred.network(nodes, {"x": (2, 6, 9, 11)}, "y", parameters, types=types)
     kernels.check(network, BEST)

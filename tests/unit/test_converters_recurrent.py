@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,8 @@ def recurrent(
     hidden: int = 7,
     steps: int = STEPS,
     given: str = "wrb",
-    inputs: dict[str, tuple[int, ...]] | None = None,
-    types: dict[str, int] | None = None,
+    inputs: Mapping[str, tuple[int, ...]] | None = None,
+    types: Mapping[str, int] | None = None,
     **attributes: Any,
 ) -> onnx.ModelProto:
     """A node with the constants named in ``given``: w, r, b, lengths, h, c, p."""
@@ -45,8 +46,10 @@ def recurrent(
         "c": values(*state, seed=4),
         "p": values(directions, 3 * hidden, seed=5),
     }
-    data = {"x": (BATCH, steps, WIDTH) if batch_first else (steps, BATCH, WIDTH)}
-    fed = inputs or {}
+    data: dict[str, tuple[int, ...]] = {
+        "x": (BATCH, steps, WIDTH) if batch_first else (steps, BATCH, WIDTH)
+    }
+    fed = dict(inputs or {})
     order = "xwrblhcp" if operator == "LSTM" else "xwrblh"
     names = [name if name in {"x", *given, *fed} else "" for name in order]
     outputs = ["y", "yh", "yc"] if operator == "LSTM" else ["y", "yh"]
@@ -109,7 +112,8 @@ FUNCTIONS: list[tuple[str, list[float], list[float]]] = [
 
 
 def test_activation_functions() -> None:
-    nodes, constants, names = [], {}, []
+    constants: dict[str, np.ndarray] = {}
+    nodes, names = [], []
     for number, (name, alpha, beta) in enumerate(FUNCTIONS):
         parameters: dict[str, Any] = {}
         if alpha:
@@ -129,7 +133,7 @@ def test_activation_functions() -> None:
 
 def test_activation_functions_of_each_gate() -> None:
     names = ["HardSigmoid", "Softsign", "ScaledTanh"]
-    parameters = {"activation_alpha": [0.3, 1.2], "activation_beta": [0.45, 0.7]}
+    parameters: dict[str, Any] = {"activation_alpha": [0.3, 1.2], "activation_beta": [0.45, 0.7]}
     network = recurrent("LSTM", given="wrb", activations=names, **parameters)
     kernels.check(network, BEST, generic=True)
 

@@ -100,7 +100,7 @@ def test_sizes_that_keep_the_aspect_ratio(policy: str) -> None:
 
 
 def test_axes_in_any_order() -> None:
-    options = [
+    options: list[dict[str, Any]] = [
         {"axes": [3, 2], "sizes": [9, 5], "mode": "linear"},
         {"axes": [-1], "scales": [2.5], "mode": "nearest"},
         {"axes": [2, 0], "scales": [2.0, 2.0], "mode": "nearest"},

@@ -60,7 +60,7 @@ def test_half_precision() -> None:
     inputs = kernels.random_inputs(compiled.imported, 1)
     (answer,) = kernels.run(compiled, inputs)
     (wanted,) = ReferenceEvaluator(network).run(None, dict(zip("xg", inputs, strict=True)))
-    np.testing.assert_allclose(answer.astype(float), wanted.astype(float), atol=2e-3)
+    np.testing.assert_allclose(answer.astype(float), np.asarray(wanted, float), atol=2e-3)
 
 
 @pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
@@ -79,10 +79,14 @@ def test_no_place_reads_outside(mode: str, padding: str) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"group": 2, "offset_group": 3}])
 @pytest.mark.parametrize("shape", [(2, 6, 7, 5), (1, 6, 9)])
-def test_deformed_convolution(shape: tuple[int, ...], options: dict[str, int]) -> None:
+def test_deformed_convolution(shape: tuple[int, ...], options: dict[str, Any]) -> None:
     rank = len(shape) - 2
     kernel = (3, 2)[:rank]
-    windows = {"strides": [2, 1][:rank], "pads": [1] * 2 * rank, "dilations": [1, 2][:rank]}
+    windows: dict[str, Any] = {
+        "strides": [2, 1][:rank],
+        "pads": [1] * 2 * rank,
+        "dilations": [1, 2][:rank],
+    }
     outputs = ((shape[2] - 1) // 2 + 1, 5)[:rank]
     taps, parts = int(np.prod(kernel)), options.get("offset_group", 1)
     inputs = {
@@ -185,7 +189,7 @@ def test_no_region_reads_outside_nor_takes_long(operator: str) -> None:
     regions = np.stack([np.roll(bad, shift) for shift in range(4)], axis=1)
     if operator == "RoiAlign":
         network = aligned([{"mode": mode, "output_height": 2} for mode in ("avg", "max")])
-        others = [regions, np.array([0, -1, 3, 1 << 40, -(1 << 40), 1], np.int64)]
+        others: list[np.ndarray] = [regions, np.array([0, -1, 3, 1 << 40, -(1 << 40), 1], np.int64)]
     else:
         network = inferred.several(
             operator, {"x": (3, 5, 9, 11), "r": (6, 5)}, [{"pooled_shape": [2, 2]}]

@@ -163,7 +163,7 @@ def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def with_code() -> keras.Model:
     """A model with a model in it with a Lambda layer in that."""
     x = keras.Input((4,), batch_size=1)
-    code = layers.Lambda(lambda x: (open("canary", "w"), x)[1], name="hidden")
+    code = layers.Lambda(lambda x: (__import__("os").mknod("canary"), x)[1], name="hidden")
     inner = keras.Model(x, code(x))
     return keras.Sequential([keras.Input((4,), batch_size=1), inner, layers.Dense(2)])
 

@@ -12,9 +12,13 @@ from edgepack.importers.classical_shapes import infer
 from edgepack.importers.input_shapes import dims_of, dtype_name, fix_input_shapes
 from edgepack.importers.onnx_file import one_line
 from edgepack.importers.simplify import simplify
-from edgepack.importers.sklearn.encoders import register_encoders
-from edgepack.importers.sklearn.neighbours import by_distance, expand_distances, register_neighbours
-from edgepack.importers.sklearn.trees import register_trees
+from edgepack.importers.sklearn.encoders import one_hot, one_hot_shape
+from edgepack.importers.sklearn.neighbours import (
+    by_distance,
+    expand_distances,
+    neighbour_converters,
+)
+from edgepack.importers.sklearn.trees import tree_converters
 
 if TYPE_CHECKING:
     import onnx
@@ -72,9 +76,6 @@ def converted(estimator: Any) -> onnx.ModelProto:
     for part in parts(estimator):
         _refuse_unfaithful(part)
         _prepare(part)
-    register_encoders()
-    register_trees()
-    register_neighbours()
     try:
         model = _by_skl2onnx(estimator)
     except Exception as error:  # its exceptions have no common type
@@ -93,6 +94,7 @@ def _by_skl2onnx(estimator: Any) -> onnx.ModelProto:
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import FloatTensorType
     from sklearn.base import is_classifier
+    from sklearn.preprocessing import OneHotEncoder
     from sklearn.svm import LinearSVC
 
     # Probabilities as a matrix, not as a list of dictionaries; LinearSVC knows no other way.
@@ -107,6 +109,12 @@ def _by_skl2onnx(estimator: Any) -> onnx.ModelProto:
         initial_types=[("X", FloatTensorType([None, estimator.n_features_in_]))],
         options=options,
         target_opset=_OPSET,
+        custom_conversion_functions={
+            OneHotEncoder: one_hot,
+            **tree_converters(),
+            **neighbour_converters(),
+        },
+        custom_shape_calculators={OneHotEncoder: one_hot_shape},
     )
     expand_distances(model)
     return model

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Any
 
 from edgepack.importers.sklearn.nodes import Nodes
 
 if TYPE_CHECKING:
     import numpy as np
-
-
-@functools.cache
-def register_encoders() -> None:
-    """Enter the converter into skl2onnx, once."""
-    from skl2onnx import update_registered_converter
-    from sklearn.preprocessing import OneHotEncoder
-
-    update_registered_converter(OneHotEncoder, "SklearnOneHotEncoder", _shape, _one_hot)
 
 
 def _columns(encoder: Any) -> list[np.ndarray]:
@@ -41,7 +31,8 @@ def _columns(encoder: Any) -> list[np.ndarray]:
     return columns
 
 
-def _shape(operator: Any) -> None:
+def one_hot_shape(operator: Any) -> None:
+    """Set the width of the output: skl2onnx calls it before it converts."""
     from skl2onnx.common.data_types import FloatTensorType
 
     width = sum(map(len, _columns(operator.raw_operator)))
@@ -49,12 +40,12 @@ def _shape(operator: Any) -> None:
     operator.outputs[0].type = FloatTensorType([batch, width])
 
 
-def _one_hot(scope: Any, operator: Any, container: Any) -> None:
-    """Each feature, once for each of its categories, compared with that."""
+def one_hot(*arguments: Any) -> None:
+    """Each feature, once for each of its categories, compared with that: a Converter."""
     import numpy as np
     from onnx import TensorProto
 
-    nodes = Nodes(scope, operator, container)
+    nodes = Nodes(*arguments)
     columns = _columns(nodes.estimator)
     repeated = np.repeat(np.arange(len(columns)), [len(column) for column in columns])
     places = nodes.constant(repeated.tolist(), "INT64")

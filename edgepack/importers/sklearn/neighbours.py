@@ -6,11 +6,10 @@ others are converted with an operator of ONNX Runtime's own, CDist, and that is 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edgepack.importers.sklearn.nodes import CLASSIFIER_OPTIONS, Nodes
+from edgepack.importers.sklearn.nodes import Converter, Nodes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,29 +21,11 @@ _ROWS = (0, 1, -1)
 """For Reshape: from [rows, features] to [rows, 1, features]."""
 
 
-@functools.cache
-def register_neighbours() -> None:
-    """Enter the converters into skl2onnx, once."""
-    from skl2onnx import update_registered_converter
-    from skl2onnx.common.shape_calculator import (
-        calculate_linear_classifier_output_shapes,
-        calculate_linear_regressor_output_shapes,
-    )
+def neighbour_converters() -> dict[type, Converter]:
+    """By type of the estimator."""
     from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
-    update_registered_converter(
-        KNeighborsClassifier,
-        "SklearnKNeighborsClassifier",
-        calculate_linear_classifier_output_shapes,
-        _classifier,
-        options=CLASSIFIER_OPTIONS,
-    )
-    update_registered_converter(
-        KNeighborsRegressor,
-        "SklearnKNeighborsRegressor",
-        calculate_linear_regressor_output_shapes,
-        _regressor,
-    )
+    return {KNeighborsClassifier: _classifier, KNeighborsRegressor: _regressor}
 
 
 def by_distance() -> dict[type, dict[str, str]]:
@@ -57,10 +38,10 @@ def by_distance() -> dict[type, dict[str, str]]:
     return {estimator: {"optim": "cdist"} for estimator in estimators}
 
 
-def _classifier(scope: Any, operator: Any, container: Any) -> None:
+def _classifier(*arguments: Any) -> None:
     import numpy as np
 
-    nodes = Nodes(scope, operator, container)
+    nodes = Nodes(*arguments)
     if nodes.estimator.outputs_2d_:
         raise NotImplementedError("it has several outputs")
     votes = np.eye(len(nodes.estimator.classes_))[nodes.estimator._y]
@@ -68,10 +49,10 @@ def _classifier(scope: Any, operator: Any, container: Any) -> None:
     nodes.label(nodes.outputs[1])
 
 
-def _regressor(scope: Any, operator: Any, container: Any) -> None:
+def _regressor(*arguments: Any) -> None:
     import numpy as np
 
-    nodes = Nodes(scope, operator, container)
+    nodes = Nodes(*arguments)
     values = np.asarray(nodes.estimator._y, np.float64)
     _mean_of_neighbours(nodes, values.reshape(len(values), -1), nodes.outputs[0])
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-CLASSIFIER_OPTIONS = {
-    "zipmap": [True, False, "columns"],
-    "raw_scores": [True, False],
-    "output_class_labels": [False, True],
-    "nocl": [True, False],
-}
-"""What skl2onnx asks of the converter of any classifier."""
+Converter = Callable[..., None]
+"""Adds the nodes of an estimator; skl2onnx calls it with its scope, operator and container."""
 
 
 class Nodes:
-    """Adds the nodes of one estimator; made of the arguments that skl2onnx calls a converter with."""
+    """The nodes of one estimator; made of the arguments of a converter."""
 
     def __init__(self, scope: Any, operator: Any, container: Any) -> None:
         self._scope, self._container = scope, container

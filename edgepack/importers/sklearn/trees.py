@@ -7,26 +7,19 @@ these is one TreeEnsembleRegressor and what follows from its sums.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from edgepack.importers.sklearn.nodes import CLASSIFIER_OPTIONS, Nodes
+from edgepack.importers.sklearn.nodes import Converter, Nodes
 from edgepack.importers.trees import UP_TO, Tree, arranged, ensemble_attributes
 
 
-@functools.cache
-def register_trees() -> None:
-    """Enter the converters into skl2onnx, once."""
-    from skl2onnx import update_registered_converter
-    from skl2onnx.common.shape_calculator import (
-        calculate_linear_classifier_output_shapes,
-        calculate_linear_regressor_output_shapes,
-    )
+def tree_converters() -> dict[type, Converter]:
+    """By type of the estimator."""
     from sklearn import ensemble, tree
 
-    converters = {
+    return {
         tree.DecisionTreeClassifier: _forest_classifier,
         tree.DecisionTreeRegressor: _forest_regressor,
         tree.ExtraTreeClassifier: _forest_classifier,
@@ -35,29 +28,10 @@ def register_trees() -> None:
         ensemble.ExtraTreesRegressor: _forest_regressor,
         ensemble.HistGradientBoostingClassifier: _histogram_classifier,
         ensemble.HistGradientBoostingRegressor: _histogram_regressor,
+        ensemble.IsolationForest: _isolation_forest,
         ensemble.RandomForestClassifier: _forest_classifier,
         ensemble.RandomForestRegressor: _forest_regressor,
     }
-    for estimator, convert in converters.items():
-        classifies = estimator.__name__.endswith("Classifier")
-        shapes = (
-            calculate_linear_regressor_output_shapes,
-            calculate_linear_classifier_output_shapes,
-        )
-        update_registered_converter(
-            estimator,
-            f"Sklearn{estimator.__name__}",
-            shapes[classifies],
-            convert,
-            options=CLASSIFIER_OPTIONS if classifies else None,
-        )
-    update_registered_converter(
-        ensemble.IsolationForest,
-        "SklearnIsolationForest",
-        _outlier_shapes,
-        _isolation_forest,
-        options={"score_samples": [True, False]},
-    )
 
 
 def _sums(nodes: Nodes, trees: Sequence[Tree], outputs: int, base: Sequence[float] = ()) -> str:
@@ -95,8 +69,8 @@ def _forest_trees(estimator: Any) -> list[Tree]:
     return trees
 
 
-def _forest_classifier(scope: Any, operator: Any, container: Any) -> None:
-    nodes = Nodes(scope, operator, container)
+def _forest_classifier(*arguments: Any) -> None:
+    nodes = Nodes(*arguments)
     if nodes.estimator.n_outputs_ > 1:
         raise NotImplementedError("it has several outputs")
     trees = _forest_trees(nodes.estimator)
@@ -104,8 +78,8 @@ def _forest_classifier(scope: Any, operator: Any, container: Any) -> None:
     nodes.label(nodes.outputs[1])
 
 
-def _forest_regressor(scope: Any, operator: Any, container: Any) -> None:
-    nodes = Nodes(scope, operator, container)
+def _forest_regressor(*arguments: Any) -> None:
+    nodes = Nodes(*arguments)
     _mean(nodes, _forest_trees(nodes.estimator), nodes.estimator.n_outputs_, nodes.outputs[0])
 
 
@@ -138,8 +112,8 @@ def _histogram_sums(nodes: Nodes) -> str:
     return _sums(nodes, _histogram_trees(nodes.estimator), len(base), base)
 
 
-def _histogram_classifier(scope: Any, operator: Any, container: Any) -> None:
-    nodes = Nodes(scope, operator, container)
+def _histogram_classifier(*arguments: Any) -> None:
+    nodes = Nodes(*arguments)
     sums = _histogram_sums(nodes)
     if len(nodes.estimator.classes_) == 2:
         second = nodes.add("Sigmoid", [sums])
@@ -150,8 +124,8 @@ def _histogram_classifier(scope: Any, operator: Any, container: Any) -> None:
     nodes.label(nodes.outputs[1])
 
 
-def _histogram_regressor(scope: Any, operator: Any, container: Any) -> None:
-    nodes = Nodes(scope, operator, container)
+def _histogram_regressor(*arguments: Any) -> None:
+    nodes = Nodes(*arguments)
     link = type(nodes.estimator._loss.link).__name__
     operators = {"IdentityLink": "Identity", "LogLink": "Exp"}
     if link not in operators:
@@ -159,15 +133,7 @@ def _histogram_regressor(scope: Any, operator: Any, container: Any) -> None:
     nodes.add(operators[link], [_histogram_sums(nodes)], nodes.outputs[0])
 
 
-def _outlier_shapes(operator: Any) -> None:
-    from skl2onnx.common.data_types import FloatTensorType, Int64TensorType
-
-    batch = operator.inputs[0].get_first_dimension()
-    operator.outputs[0].type = Int64TensorType([batch, 1])
-    operator.outputs[1].type = FloatTensorType([batch, 1])
-
-
-def _isolation_forest(scope: Any, operator: Any, container: Any) -> None:
+def _isolation_forest(*arguments: Any) -> None:
     """``2 ** (-depth / expected depth)`` and its sign, after Liu, Ting, Zhou: Isolation Forest, 2008.
 
     A leaf adds its depth and the depth that its samples would have if they were told apart.
@@ -175,7 +141,7 @@ def _isolation_forest(scope: Any, operator: Any, container: Any) -> None:
     import numpy as np
     from onnx import TensorProto
 
-    nodes = Nodes(scope, operator, container)
+    nodes = Nodes(*arguments)
     forest = nodes.estimator
     trees = []
     for tree, features, depth, more in zip(
