@@ -49,7 +49,8 @@ def test_every_mode_and_transformation(mode: str, transformation: str) -> None:
         common | {"scales": [1, 1, 1.7, 2.35]},
     ]
     if mode == "nearest":
-        options = [entry | {"nearest_mode": r} for r in ROUNDINGS for entry in options]
+        rounded = [entry | {"nearest_mode": r} for r in ROUNDINGS for entry in options[:4:3]]
+        options = [*options, *rounded]
     kernels.check(resized((2, 3, 6, 10), options), BEST)
 
 

@@ -63,10 +63,13 @@ def test_half_precision() -> None:
     np.testing.assert_allclose(answer.astype(float), np.asarray(wanted, float), atol=2e-3)
 
 
-@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
 @pytest.mark.parametrize("padding", PADDINGS)
-def test_no_place_reads_outside(mode: str, padding: str) -> None:
-    options = [{"mode": mode, "padding_mode": padding, "align_corners": a} for a in (0, 1)]
+def test_no_place_reads_outside(padding: str) -> None:
+    options = [
+        {"mode": mode, "padding_mode": padding, "align_corners": align}
+        for mode in ("nearest", "linear", "cubic")
+        for align in (0, 1)
+    ]
     network = sampled((1, 2, 3, 1), (1, 1, 8, 2), options)
     compiled = kernels.compile_network(network, load_target(BEST))
     image = np.arange(1, 7, dtype=np.float32).reshape(1, 2, 3, 1)
@@ -138,7 +141,7 @@ REGIONS = np.array(
 
 
 @pytest.mark.parametrize("mode", ["avg", "max"])
-@pytest.mark.parametrize("ratio", [0, 1, 3])
+@pytest.mark.parametrize("ratio", [0, 3])
 def test_regions_aligned(mode: str, ratio: int) -> None:
     options = [
         {

@@ -18,6 +18,7 @@ from edgepack.importers.sklearn.neighbours import (
     expand_distances,
     neighbour_converters,
 )
+from edgepack.importers.sklearn.nodes import no_conversion
 from edgepack.importers.sklearn.trees import tree_converters
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ def converted(estimator: Any) -> onnx.ModelProto:
         _prepare(part)
     try:
         model = _by_skl2onnx(estimator)
+    except ModelError:
+        raise
     except Exception as error:  # its exceptions have no common type
         named = re.search(r"<class '[\w.]*?(\w+)'>", str(error))
         if named:
@@ -118,14 +121,6 @@ def _by_skl2onnx(estimator: Any) -> onnx.ModelProto:
     )
     expand_distances(model)
     return model
-
-
-def no_conversion(name: str, reason: str = "") -> ModelError:
-    """The error for an estimator; to be raised."""
-    return ModelError(
-        f"scikit-learn's {name} cannot be converted to ONNX{reason}",
-        "docs/models.md says which estimators can",
-    )
 
 
 def _turn_margins(model: onnx.ModelProto, estimator: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgepack.importers.sklearn.nodes import Nodes
+from edgepack.importers.sklearn.nodes import Nodes, no_conversion
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 def _columns(encoder: Any) -> list[np.ndarray]:
     """The categories of each feature that have a column, float32.
 
-    Raises NotImplementedError for what no float32 number is equal to.
+    Raises ModelError for what no float32 number is equal to.
     """
     import numpy as np
 
     if encoder._infrequent_enabled:
-        raise NotImplementedError("it puts rare categories together")
+        raise no_conversion("OneHotEncoder", ": it puts rare categories together")
     columns = []
     for feature, categories in enumerate(encoder.categories_):
         if categories.dtype.kind not in "iufb":
-            raise NotImplementedError("its categories are no numbers")
+            raise no_conversion("OneHotEncoder", ": its categories are no numbers")
         rounded = categories.astype(np.float32)
         if np.any(rounded != categories):
-            raise NotImplementedError("float32 cannot hold its categories")
+            raise no_conversion("OneHotEncoder", ": float32 cannot hold its categories")
         dropped = None if encoder.drop_idx_ is None else encoder.drop_idx_[feature]
         columns.append(rounded if dropped is None else np.delete(rounded, dropped))
     return columns

@@ -43,7 +43,7 @@ def _classifier(*arguments: Any) -> None:
 
     nodes = Nodes(*arguments)
     if nodes.estimator.outputs_2d_:
-        raise NotImplementedError("it has several outputs")
+        raise nodes.refusal("it has several outputs")
     votes = np.eye(len(nodes.estimator.classes_))[nodes.estimator._y]
     _mean_of_neighbours(nodes, votes, nodes.outputs[1])
     nodes.label(nodes.outputs[1])
@@ -63,7 +63,7 @@ def _mean_of_neighbours(nodes: Nodes, values: np.ndarray, output: str) -> None:
 
     estimator = nodes.estimator
     if estimator.weights not in ("uniform", "distance"):
-        raise NotImplementedError("its weights are a function")
+        raise nodes.refusal("its weights are a function")
     known = np.asarray(estimator._fit_X, np.float32)
     every = _distances(
         nodes.add,

@@ -5,8 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from edgepack.errors import ModelError
+
 Converter = Callable[..., None]
 """Adds the nodes of an estimator; skl2onnx calls it with its scope, operator and container."""
+
+
+def no_conversion(name: str, reason: str = "") -> ModelError:
+    """The error for an estimator; to be raised."""
+    return ModelError(
+        f"scikit-learn's {name} cannot be converted to ONNX{reason}",
+        "docs/models.md says which estimators can",
+    )
 
 
 class Nodes:
@@ -16,9 +26,13 @@ class Nodes:
         self._scope, self._container = scope, container
         self.estimator = operator.raw_operator
         self.outputs: list[str] = [output.full_name for output in operator.outputs]
-        if len(operator.inputs) > 1:
-            raise NotImplementedError("its columns come from several steps")
         self._input = operator.inputs[0]
+        if len(operator.inputs) > 1:
+            raise self.refusal("its columns come from several steps")
+
+    def refusal(self, reason: str) -> ModelError:
+        """The error for what the estimator has that ONNX cannot be given; to be raised."""
+        return no_conversion(type(self.estimator).__name__, f": {reason}")
 
     def add(self, op: str, inputs: Sequence[str], output: str = "", **attributes: Any) -> str:
         """Add a node with one output and return that; its name is fresh unless given."""

@@ -10,7 +10,8 @@ from edgepack.artefacts import Infer, Tensors
 from edgepack.errors import ModelError
 from edgepack.importers.extras import quietly
 from edgepack.importers.onnx_file import one_line
-from edgepack.importers.sklearn.conversion import Outputs, no_conversion, parts
+from edgepack.importers.sklearn.conversion import Outputs, parts
+from edgepack.importers.sklearn.nodes import no_conversion
 
 if TYPE_CHECKING:
     import numpy as np

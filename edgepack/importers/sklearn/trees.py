@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from edgepack.importers.sklearn.nodes import Converter, Nodes
+from edgepack.importers.sklearn.nodes import Converter, Nodes, no_conversion
 from edgepack.importers.trees import UP_TO, Tree, arranged, ensemble_attributes
 
 
@@ -72,7 +72,7 @@ def _forest_trees(estimator: Any) -> list[Tree]:
 def _forest_classifier(*arguments: Any) -> None:
     nodes = Nodes(*arguments)
     if nodes.estimator.n_outputs_ > 1:
-        raise NotImplementedError("it has several outputs")
+        raise nodes.refusal("it has several outputs")
     trees = _forest_trees(nodes.estimator)
     _mean(nodes, trees, len(nodes.estimator.classes_), nodes.outputs[1])
     nodes.label(nodes.outputs[1])
@@ -83,15 +83,15 @@ def _forest_regressor(*arguments: Any) -> None:
     _mean(nodes, _forest_trees(nodes.estimator), nodes.estimator.n_outputs_, nodes.outputs[0])
 
 
-def _histogram_trees(estimator: Any) -> list[Tree]:
+def _histogram_trees(nodes: Nodes) -> list[Tree]:
     import numpy as np
 
     trees = []
-    for iteration in estimator._predictors:
+    for iteration in nodes.estimator._predictors:
         for target, predictor in enumerate(iteration):
             written = predictor.nodes
             if written["is_categorical"].any():
-                raise NotImplementedError("histogram boosting with categorical features")
+                raise nodes.refusal("it has categorical features")
             leaf = written["is_leaf"] > 0
             trees.append(
                 Tree(
@@ -109,7 +109,7 @@ def _histogram_trees(estimator: Any) -> list[Tree]:
 
 def _histogram_sums(nodes: Nodes) -> str:
     base = nodes.estimator._baseline_prediction.ravel()
-    return _sums(nodes, _histogram_trees(nodes.estimator), len(base), base)
+    return _sums(nodes, _histogram_trees(nodes), len(base), base)
 
 
 def _histogram_classifier(*arguments: Any) -> None:
@@ -129,7 +129,7 @@ def _histogram_regressor(*arguments: Any) -> None:
     link = type(nodes.estimator._loss.link).__name__
     operators = {"IdentityLink": "Identity", "LogLink": "Exp"}
     if link not in operators:
-        raise NotImplementedError(f"histogram boosting with the link {link}")
+        raise nodes.refusal(f"its link is {link}")
     nodes.add(operators[link], [_histogram_sums(nodes)], nodes.outputs[0])
 
 
@@ -171,7 +171,7 @@ def _expected_depth(forest: Any) -> float:
 
     samples = forest._max_samples
     if samples < 2:
-        raise NotImplementedError("an isolation forest grown on single samples")
+        raise no_conversion("IsolationForest", ": its trees are grown on single samples")
     if samples == 2:
         return 1.0
     depth: float = 2.0 * (np.log(samples - 1.0) + np.euler_gamma) - 2.0 * (samples - 1.0) / samples
