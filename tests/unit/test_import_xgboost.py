@@ -122,6 +122,23 @@ def test_json_that_others_have_formatted_is_read(iris: dict[str, Path], tmp_path
     agrees(path, unseen(table("iris")[0]))
 
 
+def test_document_of_an_older_version_is_read(tmp_path: Path) -> None:
+    booster, rows = trained("binary:logistic", "breast_cancer", {"base_score": 0.2})
+    document = json.loads(saved(booster, tmp_path / "new.json").read_text())
+    learner = document["learner"]
+    learner["learner_model_param"] = {"base_score": "2E-1", "num_class": "0", "num_feature": "30"}
+    model = learner["gradient_booster"]["model"]
+    del model["cats"], model["iteration_indptr"]
+    for tree in model["trees"]:
+        for name in ("", "_nodes", "_segments", "_sizes"):
+            del tree[f"categories{name}"]
+        tree["default_left"] = [bool(flag) for flag in tree["default_left"]]
+    (tmp_path / "old.json").write_text(json.dumps({"learner": learner, "version": [1, 2, 0]}))
+    _, original = agrees(tmp_path / "old.json", rows)
+    wanted = booster.predict(xgboost.DMatrix(rows))
+    assert np.array_equal(original["probabilities"][:, 1], wanted)
+
+
 def test_values_at_a_threshold_take_the_branch_that_they_take_in_xgboost(
     iris: dict[str, Path],
 ) -> None:
