@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
+from edgepack import padding
 from edgepack.artefacts import PaddedAxis
 from edgepack.errors import ModelError
 from edgepack.importers import ImportOptions, import_model
@@ -400,3 +401,14 @@ def test_opset_without_selections_is_refused() -> None:
     model.opset_import[0].version = 8
     with pytest.raises(ModelError):
         imported(model, {"find": 3})
+
+
+def test_padding_is_undone_by_cutting() -> None:
+    padded = {"m": (PaddedAxis(axis=0, bound=4, count="n"), PaddedAxis(axis=1, bound=3, count="k"))}
+    answer = {"m": normal(2, 3), "other": normal(2)}
+    whole = padding.pad(padded, answer)
+    assert whole["m"].shape == (4, 3)
+    assert (int(whole["n"]), int(whole["k"])) == (2, 3)
+    back = padding.cut(padded, whole)
+    assert back.keys() == answer.keys()
+    assert all(np.array_equal(back[name], answer[name]) for name in answer)

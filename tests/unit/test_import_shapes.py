@@ -214,9 +214,7 @@ def test_output_of_a_type_that_devices_lack_is_refused(tmp_path: Path) -> None:
         helper.make_node("Constant", [], ["y"], value=value),
         helper.make_node("Neg", ["x"], ["z"]),
     ]
-    path = saved(
-        tmp_path, nodes, {"x": [3]}, {"y": (TensorProto.COMPLEX64, [3]), "z": [3]}
-    )
+    path = saved(tmp_path, nodes, {"x": [3]}, {"y": (TensorProto.COMPLEX64, [3]), "z": [3]})
     assert "output 'y' is of type complex64" in refused(path, {}).message
 
 

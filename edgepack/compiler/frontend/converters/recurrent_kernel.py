@@ -91,7 +91,7 @@ def _write(
                 Step(inputs, outputs, recurrence, chosen, direction, entry) for entry in entries
             ]
 
-        with over([whole], shared=True) as (number,):
+        with over([whole], shared=whole > 1) as (number,):
             first = number * index(block)
             run(steps([first + index(entry) for entry in range(block)]), backward=backward)
         if rest:
