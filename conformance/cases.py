@@ -43,23 +43,18 @@ def all_cases() -> dict[str, Case]:
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         tests = [test for kind in KINDS for test in load_model_tests(kind=kind)]
-    operators: dict[str, str] = {}
-    cases = {}
-    for test in tests:
-        model = test.model or onnx.load(f"{test.model_dir}/model.onnx")
-        operators[test.name] = model.graph.node[0].op_type if model.graph.node else "(empty)"
-        cases[test.name] = _case(test, model)
-    return {
-        name: _named(case, operators.get(name.partition("_expanded")[0], case.operator))
-        for name, case in cases.items()
-    }
+    models = {test.name: test.model or onnx.load(f"{test.model_dir}/model.onnx") for test in tests}
+    # The function itself, where there is such a case: it says which inputs are settings.
+    plain = {name: models.get(name.partition("_expanded")[0], models[name]) for name in models}
+    return {test.name: _case(test, models[test.name], plain[test.name]) for test in tests}
 
 
-def _case(test: Any, model: onnx.ModelProto) -> Case:
+def _case(test: Any, model: onnx.ModelProto, plain: onnx.ModelProto) -> Case:
     reason = scope.reason_of(model)
     data = [] if reason else _data(test, model)
     inputs = [value.name for value in _inputs(model)]
-    frozen = scope.constant_inputs(model) if data else set()
+    frozen = scope.constant_inputs(model) | (scope.constant_inputs(plain) & set(inputs))
+    frozen = frozen if data else set()
     # Where a case has several sets, what they disagree on cannot be a constant.
     frozen = {n for n in frozen if all(_same(first[n], data[0][0][n]) for first, _ in data)}
     if frozen == set(inputs) and frozen:
@@ -69,17 +64,13 @@ def _case(test: Any, model: onnx.ModelProto) -> Case:
     kept = [({n: a for n, a in given.items() if n not in frozen}, wanted) for given, wanted in data]
     return Case(
         name=test.name,
-        operator="",
+        operator=plain.graph.node[0].op_type if plain.graph.node else "(empty)",
         reason=reason,
         model=model,
         data=tuple(kept),
         rtol=test.rtol,
         atol=test.atol,
     )
-
-
-def _named(case: Case, operator: str) -> Case:
-    return Case(**{**case.__dict__, "operator": operator})
 
 
 def _same(first: np.ndarray, second: np.ndarray) -> bool:

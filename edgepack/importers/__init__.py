@@ -110,7 +110,7 @@ def import_model(
     converted = importer.convert(source, before, options)
     steps = preprocessing.prepend(converted.model, options.preprocessing, importer.LAYOUT)
     labels = tensors_only(converted.model)
-    changed = source.format != "onnx" or bool(steps) or bool(labels)
+    changed = not converted.is_the_file or bool(steps) or bool(labels)
     reference = _serialised(converted.model) if changed else None
     settled = settle(converted.model, converted.folder, shapes, is_supported, options.bounds)
     if settled.reference is not None:

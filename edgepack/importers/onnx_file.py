@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import onnx
 
 OLDEST_OPSET = 7
+"""What comes after reading knows no older one; old_opsets.py makes this one of them."""
 _MAX_PROTOBUF_BYTES = (1 << 31) - 1
 _RECOGNISED_FIELDS = 4
 """So many well-formed fields make a file an ONNX model, damaged or not."""
@@ -43,7 +44,7 @@ def looks_like_onnx(path: Path) -> bool:
 def read_onnx(path: Path) -> onnx.ModelProto:
     """Read and check an ONNX file; weights in other files are checked and stay there.
 
-    Raises ModelError: not an ONNX file, damaged, over 2 GiB, of an opset out of range, or with
+    Raises ModelError: not an ONNX file, damaged, over 2 GiB, of an opset that is not known, or with
     weights missing.
     """
     import onnx
@@ -126,22 +127,24 @@ def _varint(file: IO[bytes]) -> int:
     raise _NotOnnx(f"byte {file.tell()} is not part of a number")
 
 
+def opset_of(model: onnx.ModelProto) -> int | None:
+    """The version of ONNX's own operators; None where the model names none."""
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    return opsets.get("", opsets.get("ai.onnx"))
+
+
 def _check_version(path: Path, model: onnx.ModelProto) -> None:
     import onnx
 
-    opsets = {entry.domain: entry.version for entry in model.opset_import}
-    opset = opsets.get("", opsets.get("ai.onnx"))
+    opset = opset_of(model)
     newest = onnx.defs.onnx_opset_version()
     if opset is None:
         if any(node.domain in ("", "ai.onnx") for node in model.graph.node):
             raise ModelError(f"{path} is not a valid ONNX model: it does not say its opset")
-    elif opset < OLDEST_OPSET:
-        raise ModelError(
-            f"{path} uses opset {opset}; edgepack reads {OLDEST_OPSET} to {newest}",
-            "Export it with a newer opset, or convert it with onnx.version_converter",
-        )
+    elif opset < 1:
+        raise ModelError(f"{path} is not a valid ONNX model: its opset is {opset}")
     elif opset > newest:
         raise ModelError(
-            f"{path} uses opset {opset}; the onnx package here knows {OLDEST_OPSET} to {newest}",
+            f"{path} uses opset {opset}; the onnx package here knows 1 to {newest}",
             "pip install --upgrade onnx, or export it with an older opset",
         )

@@ -35,6 +35,8 @@ class ConvertedModel:
     model: onnx.ModelProto
     folder: Path | None = None
     """Where the weights are that the model names as external data."""
+    is_the_file: bool = False
+    """Whether the model is what the file holds, so that others can read it there."""
     original: Infer | None = None
     """Runs the model in the framework that it comes from: inputs and outputs by their ONNX names.
 

@@ -37,7 +37,8 @@ import keras, tensorflow as tf
 
 keras.utils.set_random_seed(0)
 net = keras.Sequential([
-    keras.Input((16, 16, 3)), keras.layers.Conv2D(8, 3, strides=2, padding="same", activation="relu"),
+    keras.Input((16, 16, 3), name="image"),
+    keras.layers.Conv2D(8, 3, strides=2, padding="same", activation="relu"),
     keras.layers.DepthwiseConv2D(3, padding="same"), keras.layers.BatchNormalization(),
     keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(5, activation="softmax"),
 ])
@@ -58,7 +59,7 @@ X = X.astype("float32")
 name = path.rsplit("/", 1)[1].split(".")[0]
 model = {
     "forest": lambda: sklearn.ensemble.RandomForestClassifier(20, random_state=0).fit(X, y),
-    "isolation": lambda: sklearn.ensemble.IsolationForest(20, random_state=0).fit(X),
+    "isolation": lambda: sklearn.ensemble.IsolationForest(n_estimators=20, random_state=0).fit(X),
     "linear": lambda: sklearn.linear_model.LogisticRegression(max_iter=500).fit(X, y),
 }[name]()
 skops.io.dump(model, path)
@@ -78,19 +79,23 @@ data = lightgbm.Dataset(X, y)
 model = lightgbm.train({"objective": "regression", "verbose": -1, "seed": 0}, data, 20)
 model.save_model(path)
 """
+_TRUST_TREES = ("--trust-type", "sklearn.tree._tree.Tree")
+_IMAGES = ("image", (1, 16, 16, 3))
+_ROWS = ("X", (2, 4))
 MODELS = {
-    "net.pt2": (_TORCH, "PyTorch", (4, 3, 16, 16)),
-    "net.pt": (_TORCH, "PyTorch", (4, 3, 16, 16)),
-    "net.keras": (_KERAS, "Keras", (1, 16, 16, 3)),
-    "net.tflite": (_KERAS, "TensorFlow Lite", (1, 16, 16, 3)),
-    "saved": (_KERAS, "TensorFlow", (1, 16, 16, 3)),
-    "forest.skops": (_SKLEARN, "scikit-learn", (2, 4)),
-    "isolation.skops": (_SKLEARN, "scikit-learn", (2, 4)),
-    "linear.skops": (_SKLEARN, "scikit-learn", (2, 4)),
-    "iris.json": (_XGBOOST, "XGBoost", (2, 4)),
-    "iris.ubj": (_XGBOOST, "XGBoost", (2, 4)),
-    "diabetes.txt": (_LIGHTGBM, "LightGBM", (2, 10)),
+    "net.pt2": (_TORCH, "PyTorch", ("input", (4, 3, 16, 16)), ()),
+    "net.pt": (_TORCH, "PyTorch", ("input", (4, 3, 16, 16)), ()),
+    "net.keras": (_KERAS, "Keras", _IMAGES, ()),
+    "net.tflite": (_KERAS, "TensorFlow Lite", _IMAGES, ()),
+    "saved": (_KERAS, "TensorFlow", _IMAGES, ()),
+    "forest.skops": (_SKLEARN, "scikit-learn", _ROWS, _TRUST_TREES),
+    "isolation.skops": (_SKLEARN, "scikit-learn", _ROWS, _TRUST_TREES),
+    "linear.skops": (_SKLEARN, "scikit-learn", _ROWS, ()),
+    "iris.json": (_XGBOOST, "XGBoost", _ROWS, ()),
+    "iris.ubj": (_XGBOOST, "XGBoost", _ROWS, ()),
+    "diabetes.txt": (_LIGHTGBM, "LightGBM", ("X", (2, 10)), ()),
 }
+"""File: what writes it, its framework, its input with a shape, options that it needs."""
 
 
 def made(place: Path, name: str) -> Path:
@@ -120,14 +125,15 @@ def samples(shape: tuple[int, ...], seed: int) -> np.ndarray:
 def test_a_package_answers_as_the_framework_does_on_the_users_own_data(
     name: str, edgepack: Edgepack, edgepack_json: Callable[..., Any], tmp_path: Path
 ) -> None:
-    _, framework, shape = MODELS[name]
+    _, framework, (tensor, shape), options = MODELS[name]
     model, package = made(tmp_path, name), tmp_path / "model.epk"
-    (spec,) = edgepack_json("inspect", model)["inputs"]
+    fixed = ("--input", f"{tensor}={','.join(map(str, shape))}", *options)
+    (spec,) = edgepack_json("inspect", model, *fixed)["inputs"]
+    assert (spec["name"], tuple(spec["shape"])) == (tensor, shape)
     data = samples(shape, seed=1)
-    np.savez(tmp_path / "data.npz", **{spec["name"]: data})
-    dims = ",".join(map(str, shape))
+    np.savez(tmp_path / "data.npz", allow_pickle=False, **{tensor: data})
     said = edgepack_json(
-        *("compile", model, "--target", "host", "--input", f"{spec['name']}={dims}"),
+        *("compile", model, "--target", "host", *fixed),
         *("--check", tmp_path / "data.npz", "-o", package),
     )
     (target,) = said["targets"]
@@ -139,7 +145,7 @@ def test_a_package_answers_as_the_framework_does_on_the_users_own_data(
     answers = []
     for sample in data[:2]:
         np.save(tmp_path / "x.npy", sample)
-        file = f"{spec['name']}={tmp_path / 'x.npy'}"
+        file = f"{tensor}={tmp_path / 'x.npy'}"
         done = edgepack("run", package, "--input", file, "--output", tmp_path / "y.npz")
         assert done.returncode == 0, done.stderr
         with np.load(tmp_path / "y.npz") as arrays:

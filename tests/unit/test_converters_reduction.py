@@ -107,3 +107,19 @@ def test_integers_by_way_of_floats() -> None:
     nodes = reductions(("ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare"), "axes")
     draws = {"x": whole(1, 9, 40, 3, dtype="int32")}
     operators.agree(nodes, draws, {"axes": ints(1)}, opset=18, oracle=operators.onnxruntime)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_extremes_of_infinities_are_infinite(dtype: str) -> None:
+    def draw(generator: np.random.Generator) -> np.ndarray:
+        values = generator.standard_normal((6, 40)).astype(dtype)
+        values[0], values[1] = -np.inf, np.inf
+        values[2, ::2] = generator.choice([np.inf, -np.inf], 20)
+        return np.asarray(values)
+
+    nodes = [
+        *reductions(EXTREMES, "axes"),
+        *reductions(EXTREMES, "other", "_other"),
+        *reductions(EXTREMES, suffix="_all"),
+    ]
+    operators.agree(nodes, {"x": draw}, {"axes": ints(1), "other": ints(0)}, opset=20)

@@ -31,7 +31,8 @@ def _rms_norm(graph: Graph, call: Any) -> Any:
     if found is None:
         return None
     data, axes, epsilon = found
-    if axes[-1] != len(shape_of(data) or ()) - 1:  # TVM can lower it for the last axes alone
+    # TVM can lower it for the last axes alone, and not for all of them.
+    if axes[-1] != len(shape_of(data) or ()) - 1 or axes[0] == 0:
         return None
     return relax.op.nn.rms_norm(data, _filled(data, _extents(data, axes), 1), axes, epsilon)
 

@@ -12,6 +12,7 @@ its own loops) has no stages, and keeps the loops it has.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -199,11 +200,24 @@ def _read_stage(nest: Any) -> Stage | None:
             axes=tuple((axis.var, int(axis.dom.extent)) for axis in spatial),
             reduced=tuple((axis.var, int(axis.dom.extent)) for axis in reduced),
             value=store.value,
-            init=None if init is None else init.value,
+            init=None if init is None else _start(init.value),
             annotations={str(key): value for key, value in block.annotations.items()},
         )
     except (TypeError, ValueError):  # an extent that is not a number
         return None
+
+
+def _start(value: Any) -> Any:
+    """What a reduction starts from. TVM's largest and smallest numbers are the finite ones."""
+    import numpy as np
+    from tvm import tirx
+
+    if not isinstance(value, tirx.FloatImm):
+        return value
+    dtype = str(value.ty)
+    if dtype not in ("float16", "float32", "float64") or abs(value.value) != np.finfo(dtype).max:
+        return value
+    return tirx.FloatImm(dtype, math.copysign(math.inf, value.value))
 
 
 def _covers_everything(realize: Any, loops: list[Any]) -> bool:
