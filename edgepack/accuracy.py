@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING
 
 from edgepack.artefacts import Accuracy, Infer, OutputAccuracy, Tensors, TensorSpec
 from edgepack.errors import CompileError, ConfigError
-from edgepack.golden import relative_error
+from edgepack.golden import largest_value, relative_error
 
 if TYPE_CHECKING:
     import numpy as np
 
-_SMALLEST = 1e-30
-"""Answers that are all zero are compared absolutely against this."""
 _MAX_SAMPLES = 100_000
 
 
@@ -74,17 +72,20 @@ def measure(
 def _compare(
     name: str, answers: Sequence[np.ndarray], wanted: Sequence[np.ndarray]
 ) -> OutputAccuracy:
+    """Errors as a part of the output's largest value on any sample: one that is near zero on one
+    sample (a probability, say) is no less exact there than elsewhere.
+    """
     import numpy as np
 
-    errors = [relative_error(answer, right) for answer, right in zip(answers, wanted, strict=True)]
-    means = []
-    for answer, right, error in zip(answers, wanted, errors, strict=True):
-        if not np.isfinite(error) or right.dtype.kind != "f" or not right.size:
-            means.append(error)
-            continue
-        exact = right.astype(np.float64)
-        scale = max(float(np.abs(exact).max()), _SMALLEST)
-        means.append(float(np.abs(answer.astype(np.float64) - exact).mean()) / scale)
+    largest = max(largest_value(right) for right in wanted)
+    errors, means = [], []
+    for answer, right in zip(answers, wanted, strict=True):
+        error = relative_error(answer, right, largest)
+        errors.append(error)
+        if np.isfinite(error) and right.dtype.kind == "f" and right.size:
+            difference = np.abs(answer.astype(np.float64) - right.astype(np.float64))
+            error = float(difference.mean()) / largest
+        means.append(error)
     return OutputAccuracy(
         name=name,
         max_error=max(errors),

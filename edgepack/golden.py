@@ -2,8 +2,9 @@
 
 Inputs are made with a fixed seed and of several kinds, because a model's answer to noise of one
 scale may hardly vary. A candidate counts only if the reference is sure of its own answer: ONNX
-Runtime with and without graph optimisation must agree on it well within the tolerance, or the
-comparison would measure rounding in an ill-conditioned spot (a sigmoid of -15, say). Of those, the
+Runtime with and without graph optimisation must agree on it well within the tolerance, and no output
+may be much smaller than it is on other candidates, or the comparison would measure rounding in an
+ill-conditioned spot (a sigmoid of -12, which ONNX Runtime gives to 0.4 percent). Of those, the
 ones are kept whose outputs differ most from one another; the tolerance is tightened below a quarter
 of the smallest difference, so that a stale or constant answer cannot pass for a right one.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from edgepack.artefacts import GoldenVectors, ImportedModel, Infer, Tensors, TensorSpec
@@ -26,6 +27,8 @@ VECTORS = 3
 _CANDIDATES = 40
 _SMALLEST = 1e-30
 """Outputs that are all zero are compared absolutely against this."""
+_ROUNDING = 2.0**-24
+"""How exact a function is near its saturation, as a part of its largest value: of float32."""
 _LEAST_TOLERANCE = 2e-6
 """A few float32 roundings; below this, right answers of another instruction set would fail."""
 
@@ -67,8 +70,20 @@ def make_golden(
     )
 
 
-def relative_error(value: np.ndarray, reference: np.ndarray) -> float:
-    """``max|y - ref| / max|ref|``; infinity for a NaN, a wrong shape, or unequal integers."""
+def largest_value(value: np.ndarray) -> float:
+    """The largest magnitude in a floating-point tensor, above zero; one for any other."""
+    import numpy as np
+
+    if value.dtype.kind != "f" or not value.size:
+        return 1.0
+    return max(float(np.abs(value.astype(np.float64)).max()), _SMALLEST)
+
+
+def relative_error(value: np.ndarray, reference: np.ndarray, largest: float | None = None) -> float:
+    """``max|y - ref| / max|ref|``; infinity for a NaN, a wrong shape, or unequal integers.
+
+    ``largest`` stands for ``max|ref|`` where it is given.
+    """
     import numpy as np
 
     if value.shape != reference.shape or value.dtype != reference.dtype:
@@ -78,7 +93,7 @@ def relative_error(value: np.ndarray, reference: np.ndarray) -> float:
     if reference.dtype.kind != "f":
         return 0.0 if np.array_equal(value, reference) else float("inf")
     difference = np.abs(value.astype(np.float64) - reference.astype(np.float64)).max()
-    scale = max(float(np.abs(reference.astype(np.float64)).max()), _SMALLEST)
+    scale = largest_value(reference) if largest is None else largest
     return float(difference) / scale if np.isfinite(difference) else float("inf")
 
 
@@ -130,6 +145,7 @@ def _candidates(
     generator = np.random.default_rng(20)
     sure: list[_Candidate] = []
     unsure: list[_Candidate] = []
+    found: list[_Candidate] = []
     reason = "every answer holds NaN or infinity"
     made_up = (
         {spec.name: _random(generator, spec, kind) for spec in imported.inputs}
@@ -145,14 +161,35 @@ def _candidates(
             continue
         if all(np.isfinite(value).all() for value in outputs.values() if value.dtype.kind == "f"):
             doubt = max(relative_error(other[name], outputs[name]) for name in outputs)
-            group = sure if doubt <= doubt_limit else unsure
-            group.append(_Candidate(inputs=inputs, outputs=outputs, doubt=doubt))
+            found.append(_Candidate(inputs=inputs, outputs=outputs, doubt=doubt))
+            judged = _beside_one_another(found)
+            sure = [candidate for candidate in judged if candidate.doubt <= doubt_limit]
+            unsure = [candidate for candidate in judged if candidate.doubt > doubt_limit]
     if not sure and not unsure:
         raise ModelError(
             f"ONNX Runtime gives no answer to compare with: {reason}",
             "check that the model runs in ONNX Runtime with these input shapes",
         )
     return sure, unsure
+
+
+def _beside_one_another(candidates: Sequence[_Candidate]) -> list[_Candidate]:
+    """The candidates, with the doubt that comes of outputs far below what they are elsewhere."""
+    sizes = [
+        {name: largest_value(value) for name, value in candidate.outputs.items()}
+        for candidate in candidates
+    ]
+    largest = {name: max(size[name] for size in sizes) for name in sizes[0]}
+    return [
+        replace(
+            candidate,
+            doubt=max(
+                candidate.doubt,
+                *(_ROUNDING * largest[name] / size[name] for name in largest),
+            ),
+        )
+        for candidate, size in zip(candidates, sizes, strict=True)
+    ]
 
 
 _FLOAT_KINDS = [(1.0, 0.0), (0.5, 0.5), (1.0, 1.5), (2.0, 0.0), (0.1, 0.0)]
