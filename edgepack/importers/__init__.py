@@ -135,6 +135,9 @@ def _recognise(path: Path) -> str:
     for name, importer in FORMATS.items():
         if importer.recognise(path):
             return name
+    for name, importer in FORMATS.items():
+        if path.is_file() and path.suffix.lower() in importer.SUFFIXES:
+            return name
     raise ModelError(
         f"{path} is not a model file that edgepack knows",
         f"formats that it reads: {', '.join(FORMATS)}",

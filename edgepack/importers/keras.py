@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 LAYOUT = "nhwc"
+SUFFIXES: tuple[str, ...] = ()
 
 _WHAT = "a Keras model"
 _HDF5 = b"\x89HDF\r\n\x1a\n"

@@ -105,7 +105,7 @@ def _start(node: onnx.NodeProto, ranks: dict[str, int]) -> int | None:
         node.attribute.remove(entry)
     if not named:
         return None
-    axis = named[0].i
+    axis = int(named[0].i)
     return axis if axis >= 0 else axis + _rank(node, node.input[0], ranks)
 
 

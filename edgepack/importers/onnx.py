@@ -11,11 +11,12 @@ from edgepack.importers.onnx_file import looks_like_onnx, read_onnx
 from edgepack.importers.protocol import ConvertedModel, ImportOptions
 
 LAYOUT = ""
+SUFFIXES: tuple[str, ...] = (".onnx",)
 
 
 def recognise(path: Path) -> bool:
-    """Whether the file starts as an ONNX model, or at least is called one."""
-    return path.is_file() and (path.suffix.lower() == ".onnx" or looks_like_onnx(path))
+    """Whether the file starts as an ONNX model."""
+    return path.is_file() and looks_like_onnx(path)
 
 
 def convert(

@@ -10,6 +10,7 @@ from edgepack.importers.pickles import looks_like_pickle, refusal
 from edgepack.importers.protocol import ConvertedModel, ImportOptions
 
 LAYOUT = ""
+SUFFIXES: tuple[str, ...] = ()
 
 _COMPRESSED = (b"\x04\x22\x4d\x18", b"\x5d\x00\x00")
 """Heads of LZ4 frames, and of LZMA without a container."""

@@ -54,8 +54,11 @@ class Importer(Protocol):
     LAYOUT: str
     """Of images in its models: ``nchw``, ``nhwc``, or empty where they may have either."""
 
+    SUFFIXES: tuple[str, ...]
+    """Names of files that nobody recognises, but which this importer can tell what is wrong with."""
+
     def recognise(self, path: Path) -> bool:
-        """Whether the file or folder is meant to be of this format, by its content.
+        """Whether the file or folder is meant to be of this format, by its content alone.
 
         It may still be damaged. Costs little: nothing heavy is imported, no whole file is read.
         """

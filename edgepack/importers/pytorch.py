@@ -8,7 +8,7 @@ from pathlib import Path
 from edgepack.artefacts import SourceModel
 from edgepack.errors import ModelError
 from edgepack.importers.extras import quietly, require
-from edgepack.importers.pickles import looks_like_pickle, refusal, zip_names
+from edgepack.importers.pickles import looks_like_pickle, refusal
 from edgepack.importers.protocol import ConvertedModel, ImportOptions
 from edgepack.importers.pytorch_archive import TORCHSCRIPT, check_whole, form
 from edgepack.importers.pytorch_onnx import EXPORT_INSTEAD
@@ -17,14 +17,12 @@ from edgepack.importers.pytorch_script import convert_script
 
 LAYOUT = "nchw"
 
-_SUFFIXES = (".pt2", ".pt", ".pth")
+SUFFIXES: tuple[str, ...] = (".pt2", ".pt", ".pth")
 
 
 def recognise(path: Path) -> bool:
-    """Whether the file is a zip as PyTorch writes them, or damaged and at least called one."""
-    if not path.is_file():
-        return False
-    return bool(form(path)) or (path.suffix.lower() in _SUFFIXES and not zip_names(path))
+    """Whether the file is a zip as PyTorch writes them."""
+    return path.is_file() and bool(form(path))
 
 
 def convert(

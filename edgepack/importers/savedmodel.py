@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 LAYOUT = "nhwc"
+SUFFIXES: tuple[str, ...] = ()
 
 _FILE = "saved_model.pb"
 _TAG = "serve"

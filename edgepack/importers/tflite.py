@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import onnx
 
 LAYOUT = "nhwc"
+SUFFIXES: tuple[str, ...] = ()
 
 _IDENTIFIER = b"TFL3"
 _IDENTIFIER_OFFSET = 4

@@ -209,7 +209,7 @@ def test_input_of_a_type_that_devices_lack_is_refused(
 
 
 def test_output_of_a_type_that_devices_lack_is_refused(tmp_path: Path) -> None:
-    value = helper.make_tensor("value", TensorProto.COMPLEX64, [3], [1j, 2j, 3j])
+    value = numpy_helper.from_array(np.array([1j, 2j, 3j], np.complex64))
     nodes = [
         helper.make_node("Constant", [], ["y"], value=value),
         helper.make_node("Neg", ["x"], ["z"]),

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 LAYOUT = ""
+SUFFIXES: tuple[str, ...] = ()
 
 _LINKS = {
     "": "identity",  # trained with a function of the user's own

@@ -20,17 +20,16 @@ from edgepack.importers.sklearn.conversion import converted, correct_outputs
 from edgepack.importers.sklearn.original import original
 
 LAYOUT = ""
+SUFFIXES: tuple[str, ...] = (".skops",)
 
 _SCHEMA = "schema.json"
 _HEAD_BYTES = 64
 
 
 def recognise(path: Path) -> bool:
-    """Whether the file is a zip with the schema of skops in it, or at least is called one."""
+    """Whether the file is a zip with the schema of skops in it."""
     if not path.is_file():
         return False
-    if path.suffix.lower() == ".skops":
-        return True
     try:
         with zipfile.ZipFile(path) as archive, archive.open(_SCHEMA) as schema:
             return b'"__class__"' in schema.read(_HEAD_BYTES)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import xgboost
 
 LAYOUT = ""
+SUFFIXES: tuple[str, ...] = ()
 
 _DAMAGE = (
     AttributeError,
