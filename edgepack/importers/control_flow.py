@@ -14,14 +14,14 @@ from edgepack.importers.passes.trip_counts import Loop, trip_count
 if TYPE_CHECKING:
     import onnx
 
-_OPERATORS = ("If", "Loop", "Scan")
+CONTROL_FLOW = ("If", "Loop", "Scan")
 
 
 def refuse_control_flow(model: onnx.ModelProto) -> None:
     """Raise ModelError for the first such node in the main graph."""
     editor = GraphEditor(model)
     for node in model.graph.node:
-        if node.op_type not in _OPERATORS or node.domain:
+        if node.op_type not in CONTROL_FLOW or node.domain:
             continue
         if any(editor.is_not_tensor(name) for name in (*node.input, *node.output)):
             continue  # a sequence, say: another error tells

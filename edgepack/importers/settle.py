@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from edgepack.artefacts import PaddedAxis, TensorSpec
 from edgepack.errors import ModelError
-from edgepack.importers.bounded import Bounded, bound_shapes
-from edgepack.importers.bounds import name_nodes
-from edgepack.importers.control_flow import refuse_control_flow
+from edgepack.importers.bounded import FOLLOWED, Bounded, bound_shapes
+from edgepack.importers.bounds import TAKERS, name_nodes
+from edgepack.importers.control_flow import CONTROL_FLOW, refuse_control_flow
 from edgepack.importers.input_shapes import fix_input_shapes
 from edgepack.importers.passes import EVERY_ROUND, WHEN_SETTLED
 from edgepack.importers.passes.carried_nodes import exchange_types
@@ -34,6 +34,8 @@ from edgepack.unsupported import IsSupported, refuse_unsupported
 if TYPE_CHECKING:
     import onnx
 
+_NOT_SETTLED = {*CONTROL_FLOW, *FOLLOWED, *TAKERS}
+"""What bounds may yet do away with."""
 _MAX_ROUNDS = 24
 """Every round removes at least one level of nested branches; real models need two to four."""
 
@@ -74,7 +76,13 @@ def settle(
             " like bfloat16, and over 1 GiB of weights in wider ones",
             "convert it to float32 or float16 before, or compile it in parts",
         )
-    model, bounded = _bounded(_rewrite(infer_shapes(normalise(exchanged.model))), bounds or {})
+    model = _rewrite(infer_shapes(normalise(exchanged.model)))
+    if is_supported is not None:
+        # Before bounds: what such an operator gives has no shape, but that is not what is wrong.
+        refuse_unsupported(
+            model, lambda domain, name: is_supported(domain, name) or name in _NOT_SETTLED
+        )
+    model, bounded = _bounded(model, bounds or {})
     if is_supported is not None:
         refuse_unsupported(model, is_supported)
     check_static(model)

@@ -38,6 +38,30 @@ def test_infinite_weights_are_nobodys_mistake(tmp_path: Path) -> None:
     assert import_model(networks.save(network, tmp_path / "m.onnx"), {}).notes == ()
 
 
+def test_a_missing_operator_is_told_before_what_its_output_would_be(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("NonZero", ["x"], ["where"]),
+        helper.make_node("ImageDecoder", ["bytes"], ["image"], name="decoder"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "decoding",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, [3]),
+            helper.make_tensor_value_info("bytes", TensorProto.UINT8, [99]),
+        ],
+        [
+            helper.make_tensor_value_info("where", TensorProto.INT64, [1, "n"]),
+            helper.make_tensor_value_info("image", TensorProto.UINT8, ["h", "w", 3]),
+        ],
+    )
+    path = tmp_path / "m.onnx"
+    opsets = [helper.make_opsetid("", 20)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), path)
+    with pytest.raises(ModelError, match=r"unsupported operators: ImageDecoder \(1x: decoder\)$"):
+        import_model(path, {}, is_supported=compiler.is_supported)
+
+
 def test_every_missing_operator_is_named_at_once_with_its_nodes(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Fancy", ["x"], ["a"], name="first", domain="acme"),

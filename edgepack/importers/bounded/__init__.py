@@ -44,6 +44,8 @@ _RULES: dict[str, Rule] = {
     **selecting.RULES,
     **values.SHAPES,
 }
+FOLLOWED = frozenset((*_RULES, *values.RULES))
+"""Operators that a walk may do away with, so that whether they can be compiled is seen after it."""
 _OWN_DOMAINS = ("", "ai.onnx", "edgepack")
 
 
