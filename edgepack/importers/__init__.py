@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from edgepack.importers import (
     keras,
     lightgbm,
     pickled,
+    pipeline,
     preprocessing,
     pytorch,
     savedmodel,
@@ -50,6 +52,7 @@ FORMATS: dict[str, Importer] = {
     "xgboost": xgboost,
     "lightgbm": lightgbm,
     "pickle": pickled,
+    "pipeline": pipeline,
 }
 """Importers by the name that ``--format`` takes; detection asks them in this order."""
 
@@ -119,7 +122,7 @@ def import_model(
     if original and settled.padded:
         original = padding.through(settled.padded, original)
     return ImportedModel(
-        source=source,
+        source=_with_parts(source, converted.parts),
         model=settled.model,
         inputs=settled.inputs,
         outputs=settled.outputs,
@@ -142,6 +145,14 @@ def _recognise(path: Path) -> str:
         f"{path} is not a model file that edgepack knows",
         f"formats that it reads: {', '.join(FORMATS)}",
     )
+
+
+def _with_parts(source: SourceModel, parts: Sequence[SourceModel]) -> SourceModel:
+    """The source with a digest of all the files that it is made of, as of a folder."""
+    if not parts:
+        return source
+    lines = (f"{part.sha256}  {part.path.name}\n" for part in (source, *parts))
+    return replace(source, sha256=hashlib.sha256("".join(lines).encode()).hexdigest())
 
 
 def _serialised(model: onnx.ModelProto) -> bytes:

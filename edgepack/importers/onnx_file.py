@@ -129,7 +129,7 @@ def _varint(file: IO[bytes]) -> int:
 
 def opset_of(model: onnx.ModelProto) -> int | None:
     """The version of ONNX's own operators; None where the model names none."""
-    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    opsets: dict[str, int] = {entry.domain: entry.version for entry in model.opset_import}
     return opsets.get("", opsets.get("ai.onnx"))
 
 

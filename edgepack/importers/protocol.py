@@ -44,6 +44,8 @@ class ConvertedModel:
     """
     framework: str = "ONNX Runtime"
     """What ``original`` runs in, for messages: ``PyTorch``, ``TensorFlow``, ``XGBoost``, ..."""
+    parts: tuple[SourceModel, ...] = ()
+    """Other model files that it was made of."""
     notes: tuple[str, ...] = ()
     """What the user should know: an output that was dropped, a label that became a number."""
 

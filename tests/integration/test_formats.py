@@ -167,3 +167,39 @@ def test_a_package_that_is_further_off_than_the_tolerance_is_not_written(
     assert done.returncode == 5, done.stderr
     assert "tolerance" in done.stderr
     assert not (tmp_path / "model.epk").exists()
+
+
+def test_a_pipeline_of_two_frameworks_is_one_model(
+    edgepack: Edgepack, edgepack_json: Callable[..., Any], tmp_path: Path
+) -> None:
+    made(tmp_path, "net.pt2")
+    made(tmp_path, "iris.json")
+    (tmp_path / "both.toml").write_text(
+        '[models.scores]\nfile = "net.pt2"\n'
+        '[models.first]\nfile = "first.onnx"\ninputs = { scores = "scores.output" }\n'
+        '[models.tree]\nfile = "iris.json"\ninputs = { X = "first.four" }\n'
+    )
+    script = """
+import onnx
+from onnx import TensorProto, helper
+value = helper.make_tensor_value_info
+nodes = [helper.make_node("Slice", ["scores", "start", "end", "axis"], ["four"])]
+constants = [helper.make_tensor(name, TensorProto.INT64, [1], [number])
+             for name, number in (("start", 0), ("end", 4), ("axis", 1))]
+graph = helper.make_graph(nodes, "first", [value("scores", 1, [4, 5])], [value("four", 1, [4, 4])], constants)
+onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+"""
+    path = tmp_path / "first.onnx"
+    subprocess.run([sys.executable, "-c", f"path = {str(path)!r}{script}"], check=True)
+    data = samples((4, 3, 16, 16), seed=3)
+    np.savez(tmp_path / "data.npz", allow_pickle=False, input=data)
+    said = edgepack_json(
+        *("compile", tmp_path / "both.toml", "--target", "host"),
+        *("--check", tmp_path / "data.npz", "-o", tmp_path / "both.epk"),
+    )
+    accuracy = said["targets"][0]["check"]["accuracy"]
+    assert (accuracy["original"], accuracy["samples"]) == ("PyTorch and XGBoost", 6)
+    assert {output["name"] for output in accuracy["outputs"]} == {"label", "probabilities"}
+    assert [spec["name"] for spec in edgepack_json("inspect", tmp_path / "both.epk")["inputs"]] == [
+        "input"
+    ]
