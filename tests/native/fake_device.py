@@ -15,6 +15,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,9 @@ SOURCE = Path(__file__).parent / "data" / "fake_model.c"
 
 FIXED = ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 EVERY_OTHER_DTYPE = (*FIXED, "float16", "float64")
+
+PlainSocket = socket.socket
+"""Its own name is a property of Device."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,11 +249,38 @@ class Device:
         finally:
             connection.close()
 
+    @contextmanager
+    def plain_socket(self) -> Iterator[PlainSocket]:
+        """A connection for bytes that are no proper HTTP."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as plain:
+            plain.settimeout(30)
+            plain.connect(str(self.socket))
+            yield plain
+
+    def exchange(self, *pieces: bytes) -> bytes:
+        """Send bytes as they are, end our side, and read all that comes back."""
+        with self.plain_socket() as plain:
+            for piece in pieces:
+                plain.sendall(piece)
+            plain.shutdown(socket.SHUT_WR)
+            received = b""
+            while piece := plain.recv(65536):
+                received += piece
+            return received
+
     def workers(self) -> list[int]:
         """Process ids of the agent's children that are alive."""
         assert self.server is not None
         found = Path(f"/proc/{self.server.pid}/task").glob("*/children")
         return [int(pid) for listing in found for pid in listing.read_text().split()]
+
+
+@contextmanager
+def temporary_device(agent: Path) -> Iterator[Device]:
+    """Not in pytest's tmp_path: a Unix socket's path has 107 bytes at most."""
+    with tempfile.TemporaryDirectory(prefix="edgepack-") as root:
+        (Path(root) / "run").mkdir()
+        yield Device(root=Path(root), agent=agent)
 
 
 def request(x: Sequence[float], **more: Any) -> dict[str, Any]:

@@ -121,16 +121,13 @@ pub const Exchange = struct {
         const served = self.api.models.acquire(model.name, model.version, &self.problem) catch return self.fail(max_idle_body);
         defer served.release();
         const limit = infer_request.maxBytes(&served.info);
-        if (self.head.binary_tensors) {
-            self.problem.because(.bad_request, "binary tensor data is not supported; send it as JSON", .{}) catch {};
-            return self.fail(limit);
-        }
         const staging = self.takeStaging(served.info.vector_bytes) catch return self.fail(limit);
         defer self.giveStaging(staging);
         var asked: oip.Infer = undefined;
         if (!try self.readInfer(&asked, served, staging, limit)) return self.failNow();
         served.run(staging, &self.problem) catch return self.failNow();
         var reply = self.begin(.ok);
+        reply.parts = asked.parts(&served.info, staging);
         try asked.writeAnswer(&reply.writer, &served.info, staging);
         return finish(&reply);
     }
@@ -138,7 +135,12 @@ pub const Exchange = struct {
     /// False with `problem` set. After it the body has been read to its end, or keep_alive is off.
     fn readInfer(self: *Exchange, asked: *oip.Infer, served: *const ServedModel, staging: []u8, limit: u64) Error!bool {
         var body = try self.openBody(limit) orelse return false;
-        const read = infer_request.read(asked, &body.interface, &served.info, staging, std.heap.page_allocator, &self.problem);
+        const source: infer_request.Source = .{
+            .body = &body.interface,
+            .json_bytes = self.head.json_length,
+            .total_bytes = if (self.head.chunked) null else self.head.content_length orelse 0,
+        };
+        const read = infer_request.read(asked, source, &served.info, staging, std.heap.page_allocator, &self.problem);
         if (read) |_| return true else |err| {
             if (err == error.ReadFailed) self.explain(&body, limit);
             if (!body.skipRest()) self.keep_alive = false;

@@ -58,8 +58,8 @@ pub const Head = struct {
     content_length: ?u64 = null,
     chunked: bool = false,
     expect_continue: bool = false,
-    /// The binary tensor extension of the protocol, which is not spoken here.
-    binary_tensors: bool = false,
+    /// Inference-Header-Content-Length: how much of the body is JSON; tensors follow it.
+    json_length: ?u64 = null,
 
     pub const Error = error{ Malformed, UnsupportedVersion, UnsupportedTransfer, UnsupportedEncoding, UnknownExpectation };
 
@@ -100,9 +100,8 @@ pub const Head = struct {
         if (!isToken(name)) return error.Malformed; // white space before the colon, folded lines
         for (value) |byte| if ((byte < ' ' and byte != '\t') or byte == 0x7f) return error.Malformed;
         if (is(name, "content-length")) {
-            if (head.content_length != null or value.len == 0 or value.len > 18) return error.Malformed;
-            for (value) |byte| if (!std.ascii.isDigit(byte)) return error.Malformed;
-            head.content_length = std.fmt.parseInt(u64, value, 10) catch return error.Malformed;
+            if (head.content_length != null) return error.Malformed;
+            head.content_length = try parseLength(value);
         } else if (is(name, "transfer-encoding")) {
             if (head.chunked) return error.Malformed;
             if (!is(value, "chunked")) return error.UnsupportedTransfer;
@@ -119,8 +118,16 @@ pub const Head = struct {
                 if (is(std.mem.trim(u8, option, " \t"), "keep-alive") and head.http_1_0) head.keep_alive = true;
             }
         } else if (is(name, "inference-header-content-length")) {
-            head.binary_tensors = true;
+            if (head.json_length != null) return error.Malformed;
+            head.json_length = try parseLength(value);
         }
+    }
+
+    /// Digits only; with 18 of them nothing that is added to it overflows.
+    fn parseLength(value: []const u8) Error!u64 {
+        if (value.len == 0 or value.len > 18) return error.Malformed;
+        for (value) |byte| if (!std.ascii.isDigit(byte)) return error.Malformed;
+        return std.fmt.parseInt(u64, value, 10) catch return error.Malformed;
     }
 };
 
