@@ -16,6 +16,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -292,3 +293,33 @@ def request(x: Sequence[float], **more: Any) -> dict[str, Any]:
 def values(answer: dict[str, Any]) -> dict[str, list[Any]]:
     """The outputs' data by name."""
     return {output["name"]: output["data"] for output in answer["outputs"]}
+
+
+def state_of(pid: int) -> str:
+    """A process's state as ps shows it; X where there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "X"
+
+
+@contextmanager
+def run_in_progress(device: Device, order: float) -> Iterator[list[tuple[int, Any]]]:
+    """Send a request whose run sleeps, and wait until it does; the answer is in the list afterwards."""
+    (worker,) = device.workers()
+
+    def times_asleep() -> int:
+        status = Path(f"/proc/{worker}/status").read_text()
+        return int(status.split("voluntary_ctxt_switches:")[1].split()[0])
+
+    wait_until(lambda: state_of(worker) == "S")
+    before = times_asleep()
+    answers: list[tuple[int, Any]] = []
+    body = request([order, 0, 0, 0])
+    thread = threading.Thread(
+        target=lambda: answers.append(device.ask("POST", "/v2/models/m/infer", body))
+    )
+    thread.start()
+    wait_until(lambda: times_asleep() > before and state_of(worker) == "S")
+    yield answers
+    thread.join(20)

@@ -9,7 +9,6 @@ import struct
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,8 @@ from tests.native.fake_device import (
     FakeModel,
     UnixConnection,
     request,
+    run_in_progress,
+    state_of,
     temporary_device,
     values,
     wait_until,
@@ -386,33 +387,6 @@ def test_a_worker_killed_between_requests_is_not_noticed(served: Device) -> None
         assert (status, values(answer)["calls"]) == (200, [1, 1])  # a new process counts from one
     assert len(served.workers()) == 1
     connection.close()
-
-
-def state_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return "X"
-
-
-@contextmanager
-def run_in_progress(device: Device, order: float) -> Iterator[list[tuple[int, Any]]]:
-    """Send a request whose run sleeps, and wait until it does; the answer is in the list afterwards."""
-    (worker,) = device.workers()
-
-    def times_asleep() -> int:
-        status = Path(f"/proc/{worker}/status").read_text()
-        return int(status.split("voluntary_ctxt_switches:")[1].split()[0])
-
-    wait_until(lambda: state_of(worker) == "S")
-    before = times_asleep()
-    answers: list[tuple[int, Any]] = []
-    body = request([order, 0, 0, 0])
-    thread = threading.Thread(target=lambda: answers.append(device.ask("POST", INFER, body)))
-    thread.start()
-    wait_until(lambda: times_asleep() > before and state_of(worker) == "S")
-    yield answers
-    thread.join(20)
 
 
 def test_a_worker_that_dies_in_a_request_is_told_and_started_again(served: Device) -> None:

@@ -4,6 +4,8 @@ const std = @import("std");
 const Io = std.Io;
 const clock = @import("clock.zig");
 const Connection = @import("connection.zig").Connection;
+const control_request = @import("control_request.zig");
+const ControlRequest = control_request.ControlRequest;
 const http = @import("http.zig");
 const Answer = @import("http_answer.zig").Answer;
 const infer_request = @import("infer_request.zig");
@@ -36,6 +38,7 @@ pub const Exchange = struct {
     answer_buffer: []u8,
     body_buffer: []u8,
     problem: Problem = .{},
+    control: ControlRequest = .{},
 
     pub const Error = Io.Writer.Error;
 
@@ -63,9 +66,15 @@ pub const Exchange = struct {
         return self.failNow();
     }
 
-    /// Routes whose body does not matter.
+    /// Routes without tensors.
     fn small(self: *Exchange, route: Route) Error!bool {
-        if (!try self.skipBody(max_idle_body)) return self.failNow();
+        const read = switch (route) {
+            .index => try self.readControl(.index),
+            .load => try self.readControl(.load),
+            .unload => try self.readControl(.unload),
+            else => try self.skipBody(max_idle_body),
+        };
+        if (!read) return self.failNow();
         var reply = self.begin(.ok);
         self.writeSmall(&reply.writer, route) catch |err| switch (err) {
             error.Problem => return self.failNow(),
@@ -99,6 +108,10 @@ pub const Exchange = struct {
                 defer served.release();
                 try writer.print("{{\"name\":\"{s}\",\"version\":\"{s}\"}}", .{ served.info.name, served.info.version });
             },
+            .unload => |name| {
+                try models.unload(name, &self.problem);
+                try writer.print("{{\"name\":\"{s}\"}}", .{name});
+            },
             .infer => unreachable, // answer() sends it to infer()
         }
     }
@@ -106,9 +119,12 @@ pub const Exchange = struct {
     fn writeIndex(self: *Exchange, writer: *Io.Writer) Error!void {
         try writer.writeByte('[');
         var index: usize = 0;
+        var listed: usize = 0;
         var version: [32]u8 = undefined;
         while (self.api.models.entryAt(index, &version)) |it| : (index += 1) {
-            if (index > 0) try writer.writeByte(',');
+            if (self.control.ready_only and it.entry.current == null) continue;
+            if (listed > 0) try writer.writeByte(',');
+            listed += 1;
             const state = if (it.entry.current != null) "READY" else "UNAVAILABLE";
             try writer.print("{{\"name\":\"{s}\",\"version\":\"{s}\",\"state\":\"{s}\",\"reason\":", .{ it.entry.name(), it.version, state });
             try std.json.Stringify.encodeJsonString(it.entry.trouble.reason(), .{}, writer);
@@ -171,6 +187,16 @@ pub const Exchange = struct {
             try self.connection.writer.flush();
         }
         return body;
+    }
+
+    /// False with `problem` set, like readInfer().
+    fn readControl(self: *Exchange, kind: control_request.Kind) Error!bool {
+        var body = try self.openBody(max_idle_body) orelse return false;
+        if (self.control.read(&body.interface, kind, &self.problem)) |_| return true else |err| {
+            if (err == error.ReadFailed) self.explain(&body, max_idle_body);
+            if (!body.skipRest()) self.keep_alive = false;
+            return false;
+        }
     }
 
     fn skipBody(self: *Exchange, limit: u64) Error!bool {

@@ -233,6 +233,7 @@ fn serveRequest(server: *Server, connection: *Connection) Io.Writer.Error!bool {
 
 test {
     _ = @import("connection.zig");
+    _ = @import("control_request.zig");
     _ = @import("endpoints.zig");
     _ = @import("http.zig");
     _ = @import("infer_request.zig");
