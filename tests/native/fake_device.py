@@ -10,6 +10,7 @@ import hashlib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import struct
@@ -205,11 +206,12 @@ class Device:
         return [str(self.agent), "--root", str(self.root), *arguments]
 
     @contextmanager
-    def serving(self) -> Iterator[Device]:
+    def serving(self, *options: str) -> Iterator[Device]:
         """Run the agent in the foreground; it must end cleanly on SIGTERM."""
         log = self.root / "stderr"
+        command = self.command("serve", *options)
         with log.open("a") as stderr:
-            self.server = subprocess.Popen(self.command("serve"), stderr=stderr, text=True)
+            self.server = subprocess.Popen(command, stderr=stderr, text=True)
         try:
             wait_until(lambda: self.is_up() or self.server_ended())
             assert not self.server_ended(), log.read_text()
@@ -220,6 +222,12 @@ class Device:
         finally:
             self.server.kill()
             self.server.wait()
+
+    @property
+    def tcp_address(self) -> str:
+        """HOST:PORT, as the agent that was started last with ``--tcp`` tells it."""
+        log = (self.root / "stderr").read_text()
+        return re.findall(r"listening at (\S+:\d+)", log)[-1]
 
     def server_ended(self) -> bool:
         """Whether the agent that serving() started is gone."""

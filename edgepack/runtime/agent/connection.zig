@@ -12,6 +12,8 @@ pub const Connection = struct {
     fd: linux.fd_t,
     /// Becomes readable, and stays so, when the server is to stop.
     stop: linux.fd_t,
+    /// Any process of the machine, and any web page in a browser there, may be at the other end.
+    over_tcp: bool = false,
     /// In clock.milliseconds(); reads and writes fail after it.
     deadline: u64 = 0,
     timed_out: bool = false,

@@ -22,6 +22,26 @@ test "heads are read as they are meant" {
     try testing.expectEqual(.other, (try Head.parse("DELETE / HTTP/1.1\r\n\r\n")).method);
 }
 
+test "what a web page sends is told from what a program sends" {
+    for ([_][]const u8{ "localhost", "LocalHost:8000", "127.0.0.1", "127.0.0.1:1", "[::1]", "[::1]:65535" }) |host| {
+        try testing.expectEqual(null, try webTrouble("Host", host));
+    }
+    for ([_][]const u8{ "", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "[::1]x", "::1", "127.0.0.2", "localhost:80x" }) |host| {
+        try testing.expect(try webTrouble("Host", host) != null);
+    }
+    try testing.expect(try webTrouble("X", "y") != null);
+    for ([_][]const u8{ "null", "http://localhost", "" }) |origin| {
+        try testing.expect(try webTrouble("Host: localhost\r\nORIGIN", origin) != null);
+    }
+    try testing.expectError(error.Malformed, webTrouble("Host: localhost\r\nHost", "localhost"));
+}
+
+fn webTrouble(name: []const u8, value: []const u8) !?[]const u8 {
+    var buffer: [128]u8 = undefined;
+    const head = try Head.parse(try std.fmt.bufPrint(&buffer, "GET / HTTP/1.1\r\n{s}: {s}\r\n\r\n", .{ name, value }));
+    return head.webTrouble();
+}
+
 test "heads that are ambiguous or malformed are refused" {
     const malformed = [_][]const u8{
         "\r\n",                                                                       "GET\r\n\r\n",                                                                         "GET /\r\n\r\n",
