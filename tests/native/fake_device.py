@@ -227,7 +227,7 @@ class Device:
     def tcp_address(self) -> str:
         """HOST:PORT, as the agent that was started last with ``--tcp`` tells it."""
         log = (self.root / "stderr").read_text()
-        return re.findall(r"listening at (\S+:\d+)", log)[-1]
+        return str(re.findall(r"listening at (\S+:\d+)", log)[-1])
 
     def server_ended(self) -> bool:
         """Whether the agent that serving() started is gone."""
