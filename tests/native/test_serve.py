@@ -60,7 +60,7 @@ def test_health_and_metadata_are_as_the_protocol_has_them(served: Device) -> Non
         {
             "name": "edgepack",
             "version": "0.1.0",
-            "extensions": ["binary_tensor_data", "model_repository"],
+            "extensions": ["binary_tensor_data", "model_repository", "system_shared_memory"],
         },
     )
     assert served.ask("GET", "/v2/health/live")[0] == 200

@@ -14,6 +14,8 @@ pub const Connection = struct {
     stop: linux.fd_t,
     /// Any process of the machine, and any web page in a browser there, may be at the other end.
     over_tcp: bool = false,
+    /// Whose process is at the other end, where that is known.
+    user: ?linux.uid_t = null,
     /// In clock.milliseconds(); reads and writes fail after it.
     deadline: u64 = 0,
     timed_out: bool = false,

@@ -13,6 +13,7 @@ const Models = @import("models.zig").Models;
 const oip = @import("oip.zig");
 const Problem = @import("problem.zig").Problem;
 const Route = @import("route.zig").Route;
+const shared_memory = @import("shared_memory.zig");
 const ServedModel = @import("served_model.zig").ServedModel;
 
 /// Of tensors that all requests in progress hold together; one larger than this runs when it is alone.
@@ -25,6 +26,7 @@ const max_idle_body = 64 << 10;
 pub const Api = struct {
     models: *Models,
     agent_version: []const u8,
+    regions: shared_memory.Regions = .{},
     staged_bytes: std.atomic.Value(usize) = .init(0),
 };
 
@@ -72,6 +74,7 @@ pub const Exchange = struct {
             .index => try self.readControl(.index),
             .load => try self.readControl(.load),
             .unload => try self.readControl(.unload),
+            .register => try self.readControl(.register),
             else => try self.skipBody(max_idle_body),
         };
         if (!read) return self.failNow();
@@ -86,7 +89,7 @@ pub const Exchange = struct {
     fn writeSmall(self: *Exchange, writer: *Io.Writer, route: Route) (Error || error{Problem})!void {
         const models = self.api.models;
         switch (route) {
-            .server => try oip.writeServerMetadata(writer, self.api.agent_version),
+            .server => try oip.writeServerMetadata(writer, self.api.agent_version, self.regions() != null),
             .live => try writer.writeAll("{\"live\":true}"),
             .ready => {
                 if (!models.allReady()) return self.problem.because(.service_unavailable, "not every model is ready; see /v2/repository/index", .{});
@@ -111,6 +114,18 @@ pub const Exchange = struct {
             .unload => |name| {
                 try models.unload(name, &self.problem);
                 try writer.print("{{\"name\":\"{s}\"}}", .{name});
+            },
+            .region_status => |name| try shared_memory.writeStatus(writer, try shared_memory.allowed(self.regions(), &self.problem), name),
+            .register => |name| {
+                const access = try shared_memory.allowed(self.regions(), &self.problem);
+                const wish: shared_memory.Regions.Wish = .{ .name = name, .key = self.control.key, .offset = self.control.offset, .bytes = self.control.byte_size };
+                try access.regions.register(access.user, wish, &self.problem);
+                try writer.writeAll("{}");
+            },
+            .unregister => |name| {
+                const access = try shared_memory.allowed(self.regions(), &self.problem);
+                access.regions.unregister(access.user, name);
+                try writer.writeAll("{}");
             },
             .infer => unreachable, // answer() sends it to infer()
         }
@@ -139,9 +154,11 @@ pub const Exchange = struct {
         const limit = infer_request.maxBytes(&served.info);
         const staging = self.takeStaging(served.info.vector_bytes) catch return self.fail(limit);
         defer self.giveStaging(staging);
-        var asked: oip.Infer = undefined;
+        var asked: oip.Infer = .{};
+        defer asked.release();
         if (!try self.readInfer(&asked, served, staging, limit)) return self.failNow();
         served.run(staging, &self.problem) catch return self.failNow();
+        asked.writeShared(&served.info, staging, &self.problem) catch return self.failNow();
         var reply = self.begin(.ok);
         reply.parts = asked.parts(&served.info, staging);
         try asked.writeAnswer(&reply.writer, &served.info, staging);
@@ -155,6 +172,7 @@ pub const Exchange = struct {
             .body = &body.interface,
             .json_bytes = self.head.json_length,
             .total_bytes = if (self.head.chunked) null else self.head.content_length orelse 0,
+            .regions = self.regions(),
         };
         const read = infer_request.read(asked, source, &served.info, staging, std.heap.page_allocator, &self.problem);
         if (read) |_| return true else |err| {
@@ -226,6 +244,10 @@ pub const Exchange = struct {
     fn begin(self: *Exchange, status: http.Status) Answer {
         self.connection.deadline = clock.milliseconds() + answer_ms; // the run may have taken long
         return .init(&self.connection.writer, self.head, status, self.keep_alive and self.head.keep_alive, self.answer_buffer);
+    }
+
+    fn regions(self: *Exchange) ?shared_memory.Access {
+        return .{ .regions = &self.api.regions, .user = self.connection.user orelse return null };
     }
 
     fn takeStaging(self: *Exchange, bytes: usize) error{Problem}![]u8 {

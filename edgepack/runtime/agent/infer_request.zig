@@ -1,5 +1,6 @@
 //! Reads an infer request of the Open Inference Protocol, version 2, with the binary tensor data
-//! extension: JSON, and behind it the data of those inputs that say so, in their order, without gaps.
+//! extension: JSON, and behind it the data of those inputs that say so, in their order, without gaps;
+//! and with the shared memory extension, by which a tensor may be elsewhere altogether.
 //!
 //! It is read as it arrives, each tensor straight into `staging`, memory laid out like that which the
 //! worker shares. It is not the shared memory itself because a client that sends slowly must not keep
@@ -15,6 +16,7 @@ const model_info = @import("model_info.zig");
 const ModelInfo = model_info.ModelInfo;
 const Tensor = model_info.Tensor;
 const Problem = @import("problem.zig").Problem;
+const shared_memory = @import("shared_memory.zig");
 const tensor_json = @import("tensor_json.zig");
 const Shape = tensor_json.Shape;
 const TensorParameters = @import("tensor_parameters.zig").TensorParameters;
@@ -40,10 +42,12 @@ pub const Source = struct {
     json_bytes: ?u64 = null,
     /// How long it is, where that is known beforehand.
     total_bytes: ?u64 = null,
+    /// Null for a client that may use none.
+    regions: ?shared_memory.Access = null,
 };
 
-/// Reads a whole request into `infer` (which it points into) and `staging`. `spare` holds the data of
-/// an input whose name follows it.
+/// Reads a whole request into `infer` (which it points into, and which is to be released) and `staging`.
+/// `spare` holds the data of an input whose name follows it.
 pub fn read(infer: *Infer, source: Source, info: *const ModelInfo, staging: []u8, spare: std.mem.Allocator, problem: *Problem) Error!void {
     infer.* = .{};
     var reading: Reading = .{ .infer = infer, .tokens = undefined, .source = source, .info = info, .staging = staging, .spare = spare, .problem = problem };
@@ -166,13 +170,16 @@ const Reading = struct {
         try tensor_json.read(&tokens, tensor, self.bytesOf(tensor), self.problem);
     }
 
-    /// Sees to it that the input's data is in one place, and remembers where that is not the JSON.
+    /// Sees to it that the input's data is in one place, and fetches or expects it where that is not the
+    /// JSON.
     fn place(self: *Reading, tensor: *const Tensor, parameters: *const TensorParameters, in_json: bool) error{Problem}!void {
-        const bytes = parameters.binary_bytes orelse {
-            if (!in_json) return self.problem.because(.bad_request, "input \"{s}\" has no data", .{tensor.name});
-            return;
-        };
-        if (in_json) return self.problem.because(.bad_request, "input \"{s}\" has its data twice", .{tensor.name});
+        const places = [_]bool{ in_json, parameters.binary_bytes != null, parameters.region != null };
+        switch (std.mem.countScalar(bool, &places, true)) {
+            0 => return self.problem.because(.bad_request, "input \"{s}\" has no data", .{tensor.name}),
+            1 => if (in_json) return,
+            else => return self.problem.because(.bad_request, "input \"{s}\" has its data twice", .{tensor.name}),
+        }
+        const bytes = parameters.binary_bytes orelse return self.readShared(tensor, parameters);
         if (self.source.json_bytes == null) {
             return self.problem.because(.bad_request, "input \"{s}\": binary data needs the header Inference-Header-Content-Length", .{tensor.name});
         }
@@ -180,6 +187,17 @@ const Reading = struct {
             return self.problem.because(.bad_request, "input \"{s}\": binary_data_size is {d}, expected {d}", .{ tensor.name, bytes, tensor.nbytes });
         }
         self.addBinary(tensor);
+    }
+
+    fn readShared(self: *Reading, tensor: *const Tensor, parameters: *const TensorParameters) error{Problem}!void {
+        if (parameters.region_bytes != tensor.nbytes) {
+            return self.problem.because(.bad_request, "input \"{s}\": shared_memory_byte_size is {d}, expected {d}", .{ tensor.name, parameters.region_bytes, tensor.nbytes });
+        }
+        const regions = try shared_memory.allowed(self.source.regions, self.problem);
+        const region = try regions.acquire(parameters.region.?, self.problem);
+        defer regions.release(region);
+        try region.read(parameters.region_offset, self.bytesOf(tensor), self.problem);
+        try self.checkBools(tensor);
     }
 
     /// Each input comes once, see claim(): there is room.
@@ -272,7 +290,7 @@ const Reading = struct {
             }
         }
         if (!seen.has(.name)) return self.problem.because(.bad_request, "an output without a name", .{});
-        try self.infer.want(self.info, name, &parameters, self.problem);
+        try self.infer.want(self.info, name, &parameters, self.source.regions, self.problem);
     }
 };
 

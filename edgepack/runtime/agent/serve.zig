@@ -219,6 +219,7 @@ fn serveConnection(server: *Server, fd: linux.fd_t, over_tcp: bool) void {
     var write_buffer: [4 << 10]u8 = undefined;
     var connection: Connection = .init(fd, server.stop, &read_buffer, &write_buffer);
     connection.over_tcp = over_tcp;
+    if (!over_tcp) connection.user = unix_socket.peerUser(fd);
     while (connection.waitForBytes(idle_ms) == .bytes) {
         connection.deadline = clock.milliseconds() + request_ms;
         const more = serveRequest(server, &connection) catch return;
@@ -266,6 +267,7 @@ test {
     _ = @import("infer_request.zig");
     _ = @import("mutex.zig");
     _ = @import("route.zig");
+    _ = @import("shared_memory.zig");
     _ = @import("tcp_socket.zig");
     _ = @import("tensor_json.zig");
     _ = @import("worker_exit.zig");
