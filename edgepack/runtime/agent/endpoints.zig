@@ -15,9 +15,8 @@ const Problem = @import("problem.zig").Problem;
 const Route = @import("route.zig").Route;
 const shared_memory = @import("shared_memory.zig");
 const ServedModel = @import("served_model.zig").ServedModel;
+const Staging = @import("staging.zig").Staging;
 
-/// Of tensors that all requests in progress hold together; one larger than this runs when it is alone.
-const max_staged_bytes = 256 << 20;
 /// For a client to take its answer.
 const answer_ms = 60_000;
 /// Of a body that nobody asked for.
@@ -27,7 +26,7 @@ pub const Api = struct {
     models: *Models,
     agent_version: []const u8,
     regions: shared_memory.Regions = .{},
-    staged_bytes: std.atomic.Value(usize) = .init(0),
+    staging: Staging = .{},
 };
 
 /// One request and the buffers for its answer.
@@ -152,8 +151,8 @@ pub const Exchange = struct {
         const served = self.api.models.acquire(model.name, model.version, &self.problem) catch return self.fail(max_idle_body);
         defer served.release();
         const limit = infer_request.maxBytes(&served.info);
-        const staging = self.takeStaging(served.info.vector_bytes) catch return self.fail(limit);
-        defer self.giveStaging(staging);
+        const staging = self.api.staging.take(&served.info, &self.problem) catch return self.fail(limit);
+        defer self.api.staging.give(staging);
         var asked: oip.Infer = .{};
         defer asked.release();
         if (!try self.readInfer(&asked, served, staging, limit)) return self.failNow();
@@ -248,20 +247,6 @@ pub const Exchange = struct {
 
     fn regions(self: *Exchange) ?shared_memory.Access {
         return .{ .regions = &self.api.regions, .user = self.connection.user orelse return null };
-    }
-
-    fn takeStaging(self: *Exchange, bytes: usize) error{Problem}![]u8 {
-        const held = self.api.staged_bytes.fetchAdd(bytes, .monotonic);
-        errdefer _ = self.api.staged_bytes.fetchSub(bytes, .monotonic);
-        if (held > 0 and held + bytes > max_staged_bytes) {
-            return self.problem.because(.service_unavailable, "too many large requests at once", .{});
-        }
-        return std.heap.page_allocator.alloc(u8, bytes) catch self.problem.because(.service_unavailable, "out of memory", .{});
-    }
-
-    fn giveStaging(self: *Exchange, staging: []u8) void {
-        std.heap.page_allocator.free(staging);
-        _ = self.api.staged_bytes.fetchSub(staging.len, .monotonic);
     }
 };
 

@@ -268,6 +268,7 @@ test {
     _ = @import("mutex.zig");
     _ = @import("route.zig");
     _ = @import("shared_memory.zig");
+    _ = @import("staging.zig");
     _ = @import("tcp_socket.zig");
     _ = @import("tensor_json.zig");
     _ = @import("worker_exit.zig");
