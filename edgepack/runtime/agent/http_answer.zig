@@ -48,7 +48,7 @@ pub const Answer = struct {
         return self.parts == null and !self.head.http_1_0 and self.head.method != .HEAD;
     }
 
-    fn writeHead(self: *Answer, buffered: ?usize) Io.Writer.Error!void {
+    fn writeHead(self: *Answer, buffered: ?u64) Io.Writer.Error!void {
         const content_length: ?u64 = if (self.parts) |it| it.json_bytes + it.tensor_bytes else buffered;
         if (content_length == null and self.head.http_1_0) self.keep_alive = false;
         try self.out.print("HTTP/1.1 {d} {s}\r\nContent-Type: application/{s}\r\n", .{
