@@ -241,6 +241,30 @@ test "binary data that is longer, shorter or elsewhere than it says is refused" 
     }
 }
 
+test "binary requests changed at any byte and divided anywhere are answered, never a crash" {
+    const json = "{\"inputs\":[" ++ a_binary ++ "," ++ b_binary ++ "],\"outputs\":[{\"name\":\"y\",\"parameters\":{\"shared_memory_region\":\"r\",\"shared_memory_byte_size\":4}}]}";
+    const whole = json ++ a_bytes ++ b_bytes;
+    var source: std.Random.DefaultPrng = .init(8);
+    const random = source.random();
+    for (0..20_000) |_| {
+        var bytes = whole.*;
+        const palette = "{}[]\",:\\0123456789-.eEtfnulrasx \x00\xff";
+        bytes[random.uintLessThan(usize, bytes.len)] = palette[random.uintLessThan(usize, palette.len)];
+        const len = if (random.boolean()) bytes.len else random.uintLessThan(usize, bytes.len);
+        const json_bytes: u64 = switch (random.uintLessThan(u8, 4)) {
+            0 => random.uintLessThan(u64, 2 * bytes.len),
+            1 => 1 << 59,
+            else => json.len,
+        };
+        var body: Io.Reader = .fixed(bytes[0..len]);
+        var asked: Asked = .{};
+        const framing: infer_request.Source = .{ .body = &body, .json_bytes = json_bytes, .total_bytes = if (random.boolean()) len else null };
+        asked.readFrom(&two, framing) catch |err| try testing.expectEqual(error.Problem, err);
+        asked.infer.release();
+        for (asked.staging[67..128]) |byte| try testing.expectEqual(0xee, byte);
+    }
+}
+
 test "a byte that is neither true nor false is no BOOL" {
     const flags = model(&.{.{ .name = "a", .dtype = .bool, .shape = &.{3}, .nbytes = 3, .offset = 0 }});
     var asked: Asked = .{};
