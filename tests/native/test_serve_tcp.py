@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -63,11 +65,11 @@ def test_requests_are_answered_on_both_sockets(served: Device) -> None:
 def test_nothing_listens_on_tcp_unless_it_is_asked_for(device: Device) -> None:
     with device.serving():
         assert device.server is not None
-        inodes = {
-            link.readlink().name.removeprefix("socket:[").removesuffix("]")
-            for link in Path(f"/proc/{device.server.pid}/fd").iterdir()
-            if link.readlink().name.startswith("socket:")
-        }
+        inodes = set()
+        for link in Path(f"/proc/{device.server.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # a connection that ends
+                inodes.update(re.findall(r"^socket:\[(\d+)\]$", str(link.readlink())))
+        assert inodes
         for table in ("tcp", "tcp6"):
             lines = Path(f"/proc/net/{table}").read_text().splitlines()[1:]
             assert not inodes & {line.split()[9] for line in lines}
@@ -116,6 +118,23 @@ def test_what_a_web_page_could_send_is_refused_over_tcp(served: Device) -> None:
             assert (status, "web pages" in text) == (403, True)
     # No page reaches a Unix socket: there both mean nothing.
     assert served.ask("GET", "/v2", Host="evil.example", Origin="null")[0] == 200
+
+
+def test_connections_over_tcp_leave_room_for_the_unix_socket(served: Device) -> None:
+    held = [http.client.HTTPConnection(served.tcp_address, timeout=30) for _ in range(16)]
+    statuses = []
+    for connection in [*held, http.client.HTTPConnection(served.tcp_address, timeout=30)]:
+        connection.request("GET", "/v2")
+        answer = connection.getresponse()
+        answer.read()
+        statuses.append(answer.status)
+        held.append(connection)
+    assert 200 in statuses
+    assert statuses[-1] == 503
+    for _ in range(3):
+        assert served.ask("POST", INFER, request([1, 1, 1, 1]))[0] == 200
+    for connection in held:
+        connection.close()
 
 
 def test_it_ends_when_requests_over_tcp_are_answered(served: Device) -> None:

@@ -10,7 +10,8 @@ pub const default_root = "/var/lib/edgepack";
 
 pub const usage =
     \\usage: edgepack-agent [--root DIR] COMMAND
-    \\  serve [--socket PATH] [--tcp PORT] [--detach]   answer inference requests
+    \\  serve [--socket PATH] [--tcp PORT] [--detach]
+    \\                                     answer inference requests
     \\  install FILE                       verify a package, try it out, switch to it
     \\  pull DIR|URL [NAME...]             the same, from a directory, web root or bucket prefix
     \\  rollback [NAME]                    back to the version before

@@ -23,6 +23,9 @@ const tcp_socket = @import("tcp_socket.zig");
 const unix_socket = @import("unix_socket.zig");
 
 const max_connections = 32;
+/// Connections over TCP come no further than here: whoever can reach the port, which is everybody, must
+/// not shut out those who may use the Unix socket.
+const max_connections_for_tcp = 16;
 const thread_stack_bytes = 512 << 10;
 const idle_ms = 60_000;
 /// From a request's first byte to its last.
@@ -174,7 +177,8 @@ const Server = struct {
 
     fn startConnection(self: *Server, fd: linux.fd_t, over_tcp: bool) void {
         if (over_tcp) tcp_socket.sendAtOnce(fd);
-        if (self.connections.fetchAdd(1, .monotonic) < max_connections) {
+        const limit: u32 = if (over_tcp) max_connections_for_tcp else max_connections;
+        if (self.connections.fetchAdd(1, .monotonic) < limit) {
             const thread = std.Thread.spawn(.{ .stack_size = thread_stack_bytes }, serveConnection, .{ self, fd, over_tcp }) catch null;
             if (thread) |it| return it.detach();
         }
