@@ -1,4 +1,4 @@
-//! Answers of HTTP/1.1, always JSON.
+//! Answers of HTTP/1.1; JSON unless something else is said.
 
 const std = @import("std");
 const Io = std.Io;
@@ -14,6 +14,7 @@ pub const Answer = struct {
     head: Head,
     status: Status,
     keep_alive: bool,
+    content_type: []const u8 = "application/json",
     started: bool = false,
 
     pub fn init(out: *Io.Writer, head: Head, status: Status, keep_alive: bool, buffer: []u8) Answer {
@@ -46,7 +47,7 @@ pub const Answer = struct {
 
     fn writeHead(self: *Answer, content_length: ?usize) Io.Writer.Error!void {
         if (content_length == null and self.head.http_1_0) self.keep_alive = false;
-        try self.out.print("HTTP/1.1 {d} {s}\r\nContent-Type: application/json\r\n", .{ @backingInt(self.status), self.status.phrase() });
+        try self.out.print("HTTP/1.1 {d} {s}\r\nContent-Type: {s}\r\n", .{ @backingInt(self.status), self.status.phrase(), self.content_type });
         if (content_length) |length| {
             try self.out.print("Content-Length: {d}\r\n", .{length});
         } else if (!self.head.http_1_0) {
