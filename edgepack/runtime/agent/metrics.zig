@@ -12,7 +12,7 @@ const Mutex = @import("mutex.zig").Mutex;
 const Problem = @import("problem.zig").Problem;
 const states = @import("state.zig");
 
-pub const Counter = std.atomic.Value(u64);
+pub const Counter = @import("counter.zig").Counter;
 
 /// Every model in two versions while one replaces the other, at the most.
 pub const max_versions = 2 * states.max_models;

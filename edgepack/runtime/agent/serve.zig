@@ -236,6 +236,7 @@ test {
     _ = @import("endpoints.zig");
     _ = @import("http.zig");
     _ = @import("infer_request.zig");
+    _ = @import("counter.zig");
     _ = @import("metrics.zig");
     _ = @import("metrics_text.zig");
     _ = @import("mutex.zig");
