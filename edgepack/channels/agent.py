@@ -97,7 +97,7 @@ class DeviceStatus:
     time: int = 0
     """Milliseconds since 1970 by the device's clock."""
     disk_used: int = 0
-    """Bytes of blobs and captures."""
+    """Bytes that the store has taken."""
     last_install: LastInstall | None = None
 
     def to_dict(self) -> dict[str, Any]:
