@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgepack.channels.ssh_session import Completed, Session
@@ -32,6 +32,38 @@ class InstalledVersion:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ServedModel:
+    """How a model does in the server that runs; no version where none of it starts."""
+
+    version: str | None
+    state: str
+    reason: str
+    """Why it is not the installed version that is served, or none; empty where all is well."""
+    deaths: int
+    restarts: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LastInstall:
+    """How the last attempt to install something ended; ``check`` and ``reason`` where it was refused."""
+
+    sequence: int
+    """Counts the attempts of this device: an order that needs no clock."""
+    digest: str | None
+    """Hex digits of the package's digest; None where the attempt did not come so far."""
+    model: str | None
+    version: str | None
+    ok: bool
+    check: str | None
+    reason: str | None
+    time: int
+    """Milliseconds since 1970 by the device's clock, which may have been wrong."""
+    boot: str
+    boot_ms: int
+    """Milliseconds since the start that ``boot`` names."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class InstalledModel:
     """A model on the device; nothing below ``floor`` can be installed any more."""
 
@@ -39,6 +71,7 @@ class InstalledModel:
     current: InstalledVersion | None
     previous: InstalledVersion | None
     floor: str
+    served: ServedModel | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,30 +87,22 @@ class DeviceStatus:
     keys: tuple[str, ...]
     """Ids of the keys that the device trusts."""
     models: tuple[InstalledModel, ...]
+    # What agents before 0.1.0 do not tell.
+    machine: str = ""
+    """As ``uname -m`` has it."""
+    uptime: int = 0
+    """Seconds since the machine started."""
+    boot: str = ""
+    """The kernel's name for this start."""
+    time: int = 0
+    """Milliseconds since 1970 by the device's clock."""
+    disk_used: int = 0
+    """Bytes that the store has taken."""
+    last_install: LastInstall | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in ``--json`` output: the agent's own form."""
-
-        def version(one: InstalledVersion | None) -> dict[str, str] | None:
-            return None if one is None else {"version": one.version, "manifest": one.manifest}
-
-        return {
-            "agent": self.agent,
-            "arch": self.arch,
-            "target": self.target,
-            "serving": self.serving,
-            "disk_free": self.disk_free,
-            "keys": list(self.keys),
-            "models": [
-                {
-                    "name": model.name,
-                    "current": version(model.current),
-                    "previous": version(model.previous),
-                    "floor": model.floor,
-                }
-                for model in self.models
-            ],
-        }
+        return asdict(self) | {"keys": list(self.keys), "models": [asdict(m) for m in self.models]}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> DeviceStatus:
@@ -88,6 +113,7 @@ class DeviceStatus:
                 return None
             return InstalledVersion(version=str(one["version"]), manifest=str(one["manifest"]))
 
+        attempt = data.get("last_install")
         return cls(
             agent=str(data["agent"]),
             arch=str(data["arch"]),
@@ -101,10 +127,48 @@ class DeviceStatus:
                     current=version(model["current"]),
                     previous=version(model["previous"]),
                     floor=str(model["floor"]),
+                    served=_served(model.get("served")),
                 )
                 for model in data["models"]
             ),
+            machine=str(data.get("machine", "")),
+            uptime=int(data.get("uptime", 0)),
+            boot=str(data.get("boot", "")),
+            time=int(data.get("time", 0)),
+            disk_used=int(data.get("disk_used", 0)),
+            last_install=None if attempt is None else _last_install(attempt),
         )
+
+
+def _served(data: dict[str, Any] | None) -> ServedModel | None:
+    if data is None:
+        return None
+    return ServedModel(
+        version=_text_or_none(data["version"]),
+        state=str(data["state"]),
+        reason=str(data["reason"]),
+        deaths=int(data["deaths"]),
+        restarts=int(data["restarts"]),
+    )
+
+
+def _last_install(data: dict[str, Any]) -> LastInstall:
+    return LastInstall(
+        sequence=int(data["sequence"]),
+        digest=_text_or_none(data["digest"]),
+        model=_text_or_none(data["model"]),
+        version=_text_or_none(data["version"]),
+        ok=bool(data["ok"]),
+        check=_text_or_none(data["check"]),
+        reason=_text_or_none(data["reason"]),
+        time=int(data["time"]),
+        boot=str(data["boot"]),
+        boot_ms=int(data["boot_ms"]),
+    )
+
+
+def _text_or_none(value: object) -> str | None:
+    return None if value is None else str(value)
 
 
 @dataclass(frozen=True)

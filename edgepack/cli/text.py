@@ -203,17 +203,50 @@ def device_status(result: Fields) -> str:
     lines = [
         ("agent", f"{result['agent']}, {'serving' if result['serving'] else 'not serving'}"),
         ("target", f"{result['target']} ({result['arch']})"),
-        ("disk free", byte_size(result["disk_free"])),
+        ("machine", f"{result['machine']}, up {duration(result['uptime'])}"),
+        ("disk", f"{byte_size(result['disk_free'])} free, {byte_size(result['disk_used'])} used"),
         ("keys", ", ".join(map(short, result["keys"])) or "none"),
+        ("last install", _last_install(result["last_install"])),
     ]
     if not result["models"]:
         return columns([*lines, ("models", "none")])
-    head = ("MODEL", "CURRENT", "PREVIOUS", "FLOOR")
+    head = ("MODEL", "CURRENT", "PREVIOUS", "FLOOR", "SERVED")
     rows = (
-        (item["name"], _version(item["current"]), _version(item["previous"]), item["floor"])
+        (
+            item["name"],
+            _version(item["current"]),
+            _version(item["previous"]),
+            item["floor"],
+            _health(item["served"]),
+        )
         for item in result["models"]
     )
     return columns(lines) + "\n\n" + columns([head, *rows])
+
+
+def duration(seconds: int) -> str:
+    """Days and hours, hours and minutes, or minutes."""
+    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
+    if days:
+        return f"{days} d {hours % 24} h"
+    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"
+
+
+def _last_install(result: Fields | None) -> str:
+    if result is None:
+        return "none"
+    what = " ".join(filter(None, (result["model"], result["version"]))) or "a package"
+    if result["ok"]:
+        return f"{what}, succeeded"
+    return f"{what}, refused ({result['check']}): {result['reason']}"
+
+
+def _health(served: Fields | None) -> str:
+    if served is None:
+        return "-"
+    died = f", {served['deaths']} deaths" if served["deaths"] else ""
+    what = served["version"] or "unavailable"
+    return f"{what}{died}" + (f": {served['reason']}" if served["reason"] else "")
 
 
 def signatures(package: Package) -> list[str]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ import pytest
 from edgepack.targets import load_target
 from edgepack.toolchain import build_agent
 from edgepack.trust import PrivateKey, new_key
+from tests.native import fake_device
 from tests.native.device_store import TARGET, Device
 
 
@@ -47,3 +51,15 @@ def device(tmp_path: Path, agent: Path, key: PrivateKey) -> Device:
     device = Device(root=tmp_path / "device", agent=agent)
     device.set_up(key)
     return device
+
+
+@pytest.fixture
+def idle(agent: Path) -> Iterator[fake_device.Device]:
+    """A store with the fake model ``m`` in it, which nobody serves yet."""
+    # Not tmp_path: a Unix socket's path has 107 bytes at most.
+    root = Path(tempfile.mkdtemp(prefix="edgepack-"))
+    (root / "run").mkdir()
+    device = fake_device.Device(root=root, agent=agent)
+    device.install("m", {"1.0.0": fake_device.FakeModel()})
+    yield device
+    shutil.rmtree(root)

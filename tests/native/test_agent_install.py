@@ -40,6 +40,7 @@ def test_the_status_says_what_is_there(
             "current": {"version": "1.0.0", "manifest": manifest},
             "previous": None,
             "floor": "1.0.0",
+            "served": None,
         }
     ]
     assert status["keys"] == [key.public_key.key_id]

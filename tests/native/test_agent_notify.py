@@ -47,14 +47,19 @@ def server(device: Device, *statuses: int) -> Iterator[list[str]]:
 def test_a_running_server_is_told_of_every_switch(
     tmp_path: Path, device: Device, worker: bytes, key: PrivateKey
 ) -> None:
-    load = "POST /v2/repository/models/demo/load HTTP/1.1"
-    with server(device, 200, 200, 200, 200) as requests:
+    load = "POST /v2/repository/models/demo/load HTTP/1.0"
+    with server(device, 200, 200, 200, 404, 200) as requests:
         for version in ("1.0.0", "2.0.0"):
             write(tmp_path / "a.epk", key, version=version, worker=worker)
             device.installed("install", tmp_path / "a.epk")
         device.installed("rollback")
+        # A server of an older agent, which tells no status, serves all the same.
         assert device.installed("status")["serving"] is True
-    assert requests == [load, load, load, "GET /v2/health/live HTTP/1.1"]
+    assert requests == [
+        *(load, load, load),
+        "GET /v2/status HTTP/1.0",
+        "GET /v2/health/live HTTP/1.0",
+    ]
 
 
 def test_where_the_server_cannot_load_it_the_old_version_comes_back(

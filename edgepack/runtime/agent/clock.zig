@@ -5,9 +5,20 @@ const linux = std.os.linux;
 
 /// Since some moment in the past, by CLOCK_MONOTONIC.
 pub fn milliseconds() u64 {
+    return nanoseconds() / std.time.ns_per_ms;
+}
+
+/// The same, finer.
+pub fn nanoseconds() u64 {
+    return nanosecondsOf(.MONOTONIC);
+}
+
+/// By a clock that the caller names; 0 where it stands before its own beginning.
+pub fn nanosecondsOf(id: linux.clockid_t) u64 {
     var time: linux.timespec = undefined;
-    _ = linux.clock_gettime(.MONOTONIC, &time);
-    return @as(u64, @intCast(time.sec)) * std.time.ms_per_s + @as(u64, @intCast(time.nsec)) / std.time.ns_per_ms;
+    _ = linux.clock_gettime(id, &time);
+    if (time.sec < 0) return 0;
+    return @as(u64, @intCast(time.sec)) * std.time.ns_per_s + @as(u64, @intCast(time.nsec));
 }
 
 /// True once one of `fds` is ready; false where none was by `deadline`, or poll itself fails.

@@ -9,11 +9,13 @@ const installs = @import("install.zig");
 const Outcome = installs.Outcome;
 const Session = installs.Session;
 const keys = @import("keys.zig");
+const last_install = @import("last_install.zig");
 const notify = @import("notify.zig");
 const Package = @import("package.zig").Package;
 const refusals = @import("refusal.zig");
 const Refusal = refusals.Refusal;
 const Source = @import("source.zig").Source;
+const Status = @import("status.zig").Status;
 const Store = @import("store.zig").Store;
 const verify = @import("verify.zig");
 
@@ -30,10 +32,23 @@ fn begin(arena: Allocator, io: Io, refusal: *Refusal, store: *Store) refusals.Er
 pub fn install(arena: Allocator, io: Io, refusal: *Refusal, root: []const u8, path: []const u8, out: *Io.Writer) Error!void {
     var store: Store = try .open(io, refusal, root);
     const session = try begin(arena, io, refusal, &store);
-    const package: Package = try .open(arena, io, refusal, path);
-    defer package.close(io);
-    const verified = try verify.package(arena, io, refusal, session.keys, session.target, &package, &store);
-    try answer.one(out, try installs.install(session, &verified, .{ .package = &package }));
+    var attempt: last_install.Attempt = .{};
+    const outcome = installFile(session, path, &attempt) catch |err| {
+        if (err == error.Refused) attempt.record(arena, &store, refusal);
+        return err;
+    };
+    attempt.record(arena, &store, null);
+    try answer.one(out, outcome);
+}
+
+fn installFile(session: Session, path: []const u8, attempt: *last_install.Attempt) refusals.Error!Outcome {
+    const package: Package = try .open(session.arena, session.io, session.refusal, path);
+    defer package.close(session.io);
+    attempt.digest = try package.unsignedDigest(session.arena);
+    attempt.model = package.index.name;
+    const verified = try verify.package(session.arena, session.io, session.refusal, session.keys, session.target, &package, session.store);
+    attempt.version = verified.statement.version_text;
+    return installs.install(session, &verified, .{ .package = &package });
 }
 
 pub fn pull(arena: Allocator, io: Io, refusal: *Refusal, root: []const u8, where: []const u8, requested: []const []const u8, out: *Io.Writer) Error!void {
@@ -44,25 +59,31 @@ pub fn pull(arena: Allocator, io: Io, refusal: *Refusal, root: []const u8, where
     if (offered.len == 0) return refusal.because(.usage, "nothing is installed yet: name the models to pull", .{});
     var outcomes: std.ArrayList(Outcome) = .empty;
     for (offered) |name| {
-        const outcome = pullOne(session, source, name) catch |err| switch (err) {
+        var attempt: last_install.Attempt = .{ .model = name };
+        const outcome = pullOne(session, source, name, &attempt) catch |err| switch (err) {
             error.OutOfMemory => return error.OutOfMemory,
             error.Refused => {
                 // A stick may carry models for other devices; only who asks for one by name wants it here.
                 if (requested.len == 0 and refusal.check == .target) continue;
+                attempt.record(arena, &store, refusal);
                 return error.Refused;
             },
         };
+        // Nothing was tried where nothing is new; a device that asks every minute spares its flash.
+        if (outcome.changed) attempt.record(arena, &store, null);
         try outcomes.append(arena, outcome);
     }
     try answer.many(out, outcomes.items);
 }
 
-fn pullOne(session: Session, source: Source, name: []const u8) refusals.Error!Outcome {
+fn pullOne(session: Session, source: Source, name: []const u8, attempt: *last_install.Attempt) refusals.Error!Outcome {
     const bytes = try source.pointer(session.arena, session.io, session.refusal, name);
     const verified = try verify.pointer(session.arena, session.refusal, session.keys, session.target, bytes);
     if (!std.mem.eql(u8, verified.statement.name, name)) {
         return session.refusal.because(.statement, "what is offered as {s} was signed as {s}", .{ name, verified.statement.name });
     }
+    attempt.digest = verified.statement.package;
+    attempt.version = verified.statement.version_text;
     return installs.install(session, &verified, source);
 }
 
@@ -86,18 +107,10 @@ pub fn rollback(arena: Allocator, io: Io, refusal: *Refusal, root: []const u8, r
 
 pub fn status(arena: Allocator, io: Io, refusal: *Refusal, root: []const u8, version: []const u8, out: *Io.Writer) Error!void {
     var store: Store = try .open(io, refusal, root);
-    var models: std.ArrayList(answer.NamedState) = .empty;
-    for (try store.modelNames(arena)) |name| {
-        try models.append(arena, .{ .name = name, .state = try store.load(arena, name) orelse continue });
-    }
-    try answer.status(out, .{
-        .agent = version,
-        .target = store.target(arena) catch null, // not set up yet: that is a status too
-        .serving = notify.isServing(arena, io, root),
-        .disk_free = try store.freeBytes(),
-        .keys = try keys.load(arena, io, refusal, store.root),
-        .models = models.items,
-    });
+    if (notify.deviceStatus(arena, io, root)) |served| return out.print("{s}\n", .{served});
+    const it: Status = try .gather(arena, &store, version, notify.isServing(arena, io, root));
+    try it.write(out, null);
+    try out.writeByte('\n');
 }
 
 pub fn blobs(arena: Allocator, io: Io, refusal: *Refusal, root: []const u8, out: *Io.Writer) Error!void {

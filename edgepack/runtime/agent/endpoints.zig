@@ -10,6 +10,7 @@ const http = @import("http.zig");
 const Answer = @import("http_answer.zig").Answer;
 const infer_request = @import("infer_request.zig");
 const Models = @import("models.zig").Models;
+const observing = @import("observing.zig");
 const oip = @import("oip.zig");
 const Problem = @import("problem.zig").Problem;
 const Route = @import("route.zig").Route;
@@ -20,7 +21,7 @@ const Staging = @import("staging.zig").Staging;
 /// For a client to take its answer.
 const answer_ms = 60_000;
 /// Of a body that nobody asked for.
-const max_idle_body = 64 << 10;
+pub const max_idle_body = 64 << 10;
 
 pub const Api = struct {
     models: *Models,
@@ -45,6 +46,7 @@ pub const Exchange = struct {
 
     /// Answers; true where the connection may carry another request.
     pub fn answer(self: *Exchange, path: []const u8) Error!bool {
+        if (observing.Path.parse(path)) |it| return observing.answer(self, it);
         const route = Route.parse(path) orelse {
             self.problem.because(.not_found, "no such path: {s}", .{path}) catch {};
             return self.fail(max_idle_body);
@@ -150,6 +152,7 @@ pub const Exchange = struct {
     fn infer(self: *Exchange, model: Route.Model) Error!bool {
         const served = self.api.models.acquire(model.name, model.version, &self.problem) catch return self.fail(max_idle_body);
         defer served.release();
+        defer served.counters.countRequest(&self.problem);
         const limit = infer_request.maxBytes(&served.info);
         const staging = self.api.staging.take(&served.info, &self.problem) catch return self.fail(limit);
         defer self.api.staging.give(staging);
@@ -216,7 +219,8 @@ pub const Exchange = struct {
         }
     }
 
-    fn skipBody(self: *Exchange, limit: u64) Error!bool {
+    /// Reads past a body that does not matter. False with `problem` set.
+    pub fn skipBody(self: *Exchange, limit: u64) Error!bool {
         var body = try self.openBody(limit) orelse return false;
         if (body.skipRest()) return true;
         self.explain(&body, limit);
@@ -224,7 +228,7 @@ pub const Exchange = struct {
     }
 
     /// Answers `problem`, with the body not yet read. One that waits for our 100 is not sent at all.
-    fn fail(self: *Exchange, limit: u64) Error!bool {
+    pub fn fail(self: *Exchange, limit: u64) Error!bool {
         if (self.head.expect_continue) {
             self.keep_alive = false;
         } else {
@@ -234,13 +238,14 @@ pub const Exchange = struct {
         return self.failNow();
     }
 
-    fn failNow(self: *Exchange) Error!bool {
+    /// Answers `problem`, with the body read or given up.
+    pub fn failNow(self: *Exchange) Error!bool {
         var reply = self.begin(self.problem.status);
         try oip.writeError(&reply.writer, self.problem.reason());
         return finish(&reply);
     }
 
-    fn begin(self: *Exchange, status: http.Status) Answer {
+    pub fn begin(self: *Exchange, status: http.Status) Answer {
         self.connection.deadline = clock.milliseconds() + answer_ms; // the run may have taken long
         return .init(&self.connection.writer, self.head, status, self.keep_alive and self.head.keep_alive, self.answer_buffer);
     }
@@ -250,7 +255,7 @@ pub const Exchange = struct {
     }
 };
 
-fn finish(reply: *Answer) Io.Writer.Error!bool {
+pub fn finish(reply: *Answer) Io.Writer.Error!bool {
     try reply.finish();
     return reply.keep_alive;
 }

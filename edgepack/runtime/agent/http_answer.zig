@@ -1,4 +1,4 @@
-//! Answers of HTTP/1.1: JSON, or JSON with tensors behind it.
+//! Answers of HTTP/1.1: JSON unless something else is said, or JSON with tensors behind it.
 
 const std = @import("std");
 const Io = std.Io;
@@ -16,6 +16,7 @@ pub const Answer = struct {
     status: Status,
     keep_alive: bool,
     parts: ?Parts = null,
+    content_type: []const u8 = "application/json",
     started: bool = false,
 
     pub const Parts = struct { json_bytes: u64, tensor_bytes: u64 };
@@ -51,8 +52,8 @@ pub const Answer = struct {
     fn writeHead(self: *Answer, buffered: ?u64) Io.Writer.Error!void {
         const content_length: ?u64 = if (self.parts) |it| it.json_bytes + it.tensor_bytes else buffered;
         if (content_length == null and self.head.http_1_0) self.keep_alive = false;
-        try self.out.print("HTTP/1.1 {d} {s}\r\nContent-Type: application/{s}\r\n", .{
-            @backingInt(self.status), self.status.phrase(), if (self.parts == null) "json" else "octet-stream",
+        try self.out.print("HTTP/1.1 {d} {s}\r\nContent-Type: {s}\r\n", .{
+            @backingInt(self.status), self.status.phrase(), if (self.parts == null) self.content_type else "application/octet-stream",
         });
         if (self.parts) |it| try self.out.print("Inference-Header-Content-Length: {d}\r\n", .{it.json_bytes});
         if (content_length) |length| {

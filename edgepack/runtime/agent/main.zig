@@ -83,6 +83,7 @@ test {
     _ = @import("install.zig");
     _ = @import("keys.zig");
     _ = @import("notify.zig");
+    _ = @import("replace.zig");
     _ = @import("serve.zig");
     _ = @import("tar.zig");
 }

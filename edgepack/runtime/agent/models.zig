@@ -169,6 +169,23 @@ pub const Models = struct {
         return .{ .entry = entry, .version = version_buffer[0..version.len] };
     }
 
+    pub const Health = struct { version_buffer: [32]u8, version: []const u8, trouble: Refusal, deaths: u64, restarts: u64 };
+
+    /// How a model does that is served, or that should be; null for any other. Not to be moved.
+    pub fn health(self: *Models, name: []const u8, into: *Health) ?*Health {
+        self.lock.lock();
+        defer self.lock.unlock();
+        const entry = self.find(name) orelse return null;
+        into.* = .{ .version_buffer = undefined, .version = "", .trouble = entry.trouble, .deaths = 0, .restarts = 0 };
+        const served = entry.current orelse return into;
+        const version = served.info.version;
+        @memcpy(into.version_buffer[0..version.len], version);
+        into.version = into.version_buffer[0..version.len];
+        into.deaths = served.counters.deaths.load(.monotonic);
+        into.restarts = served.counters.restarts.load(.monotonic);
+        return into;
+    }
+
     /// Every model that is installed has a version that runs, unless it was unloaded.
     pub fn allReady(self: *Models) bool {
         self.lock.lock();

@@ -10,7 +10,8 @@ const socket_timeout = @import("socket_timeout.zig");
 
 /// A server starts the new worker before it answers.
 const answer_seconds = 120;
-const max_answer = 16 << 10;
+/// A status of 256 models has about 200 KiB.
+const max_answer = 1 << 20;
 
 const Answer = struct { status: u16, body: []const u8 };
 
@@ -31,6 +32,14 @@ pub fn isServing(arena: Allocator, io: Io, root: []const u8) bool {
     return answer.status == 200;
 }
 
+/// The status of the device by the server that runs: one JSON object on one line. Null where none runs,
+/// or one of another version that has no such answer.
+pub fn deviceStatus(arena: Allocator, io: Io, root: []const u8) ?[]const u8 {
+    const answer = ask(arena, io, root, "GET", "/v2/status") catch return null;
+    const whole = answer.status == 200 and std.mem.startsWith(u8, answer.body, "{") and std.mem.endsWith(u8, answer.body, "]}");
+    return if (whole and std.mem.findScalar(u8, answer.body, '\n') == null) answer.body else null;
+}
+
 fn ask(arena: Allocator, io: Io, root: []const u8, method: []const u8, path: []const u8) !Answer {
     const socket_path = try std.fmt.allocPrint(arena, "{s}/run/agent.sock", .{root});
     const address = Io.net.UnixAddress.init(socket_path) catch return error.NotRunning; // could not have been bound
@@ -42,7 +51,8 @@ fn ask(arena: Allocator, io: Io, root: []const u8, method: []const u8, path: []c
     socket_timeout.set(stream.socket.handle, answer_seconds);
     var write_buffer: [512]u8 = undefined;
     var writer = stream.writer(io, &write_buffer);
-    try writer.interface.print("{s} {s} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", .{ method, path });
+    // HTTP/1.0: the answer comes in one piece, however long it is.
+    try writer.interface.print("{s} {s} HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", .{ method, path });
     try writer.interface.flush();
     var read_buffer: [1024]u8 = undefined;
     var reader = stream.reader(io, &read_buffer);

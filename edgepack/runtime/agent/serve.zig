@@ -269,7 +269,12 @@ test {
     _ = @import("endpoints.zig");
     _ = @import("http.zig");
     _ = @import("infer_request.zig");
+    _ = @import("counter.zig");
+    _ = @import("metrics.zig");
+    _ = @import("metrics_text.zig");
     _ = @import("mutex.zig");
+    _ = @import("observing.zig");
+    _ = @import("process_figures.zig");
     _ = @import("route.zig");
     _ = @import("shared_memory.zig");
     _ = @import("staging.zig");

@@ -8,6 +8,7 @@ const std = @import("std");
 const Io = std.Io;
 const clock = @import("clock.zig");
 const log = @import("log.zig");
+const metrics = @import("metrics.zig");
 const Mutex = @import("mutex.zig").Mutex;
 const ModelInfo = @import("model_info.zig").ModelInfo;
 const Problem = @import("problem.zig").Problem;
@@ -29,6 +30,7 @@ pub const ServedModel = struct {
     arena: std.heap.ArenaAllocator,
     installed: Installed,
     info: ModelInfo,
+    counters: *metrics.Version,
     references: std.atomic.Value(u32) = .init(1),
     turn: Mutex = .{},
     // All below: under `turn`.
@@ -46,6 +48,7 @@ pub const ServedModel = struct {
             .arena = .init(std.heap.page_allocator),
             .installed = installed,
             .info = undefined,
+            .counters = undefined,
             .process = undefined,
         };
         errdefer self.arena.deinit();
@@ -54,6 +57,8 @@ pub const ServedModel = struct {
         self.store.refusal = refusal;
         self.info = try self.readInfo(arena, refusal);
         self.process = try self.startWorker(refusal);
+        self.counters = metrics.table.acquire(self.info.name, self.info.version);
+        self.counters.pid.store(self.process.pid, .monotonic);
         return self;
     }
 
@@ -89,23 +94,27 @@ pub const ServedModel = struct {
     pub fn release(self: *ServedModel) void {
         if (self.references.fetchSub(1, .acq_rel) != 1) return;
         self.process.stop();
+        metrics.table.release(self.counters);
         self.arena.deinit();
         std.heap.page_allocator.destroy(self);
     }
 
     /// Runs the inputs in `staging` and leaves the outputs there; both lie as in shared memory.
     pub fn run(self: *ServedModel, staging: []u8, problem: *Problem) error{Problem}!void {
+        const asked_at = clock.nanoseconds();
         self.turn.lock();
         defer self.turn.unlock();
+        self.counters.queue_wait.observe(clock.nanoseconds() - asked_at);
         if (!self.process.checkAlive()) try self.restart(problem);
         const outputs_at = self.info.outputs[0].offset;
         @memcpy(self.process.shm[0..outputs_at], staging[0..outputs_at]);
         var refusal: Refusal = .{};
-        _ = self.process.run(&refusal, run_deadline_ms) catch {
+        const took = self.process.run(&refusal, run_deadline_ms) catch {
             if (!self.process.alive) self.noteDeath(&refusal);
             return problem.because(.internal_server_error, "{s}", .{refusal.reason()});
         };
         self.deaths = 0;
+        self.counters.compute.observe(took);
         @memcpy(staging[outputs_at..], self.process.shm[outputs_at..staging.len]);
     }
 
@@ -122,6 +131,8 @@ pub const ServedModel = struct {
         };
         self.process.stop();
         self.process = process;
+        self.counters.pid.store(process.pid, .monotonic);
+        _ = self.counters.restarts.fetchAdd(1, .monotonic);
         log.line("{s} {s}: worker started again, process {d}", .{ self.info.name, self.info.version, process.pid });
     }
 
@@ -129,6 +140,7 @@ pub const ServedModel = struct {
     fn noteDeath(self: *ServedModel, refusal: *const Refusal) void {
         const pause: u64 = if (self.deaths == 0) 0 else @min(longest_pause_ms, @as(u64, first_pause_ms) << @min(self.deaths - 1, 16));
         self.deaths +|= 1;
+        _ = self.counters.deaths.fetchAdd(1, .monotonic);
         self.retry_at = clock.milliseconds() + pause;
         log.line("{s} {s}: {s}", .{ self.info.name, self.info.version, refusal.reason() });
     }

@@ -1,0 +1,30 @@
+//! A small file replaced whole: temporary file, fsync, rename, fsync of the directory. After a power
+//! cut at any point the old contents are there or the new ones.
+
+const std = @import("std");
+const Io = std.Io;
+const states = @import("state.zig");
+
+const suffix = ".tmp";
+
+/// `dir` was opened with .iterate. When it returns without an error, the new contents are on the disk.
+pub fn replace(io: Io, dir: Io.Dir, comptime name: []const u8, bytes: []const u8) !void {
+    errdefer dir.deleteFile(io, name ++ suffix) catch {};
+    const file = try dir.createFile(io, name ++ suffix, .{ .permissions = .fromMode(0o644) });
+    defer file.close(io);
+    try file.writeStreamingAll(io, bytes);
+    try file.sync(io);
+    try dir.rename(name ++ suffix, dir, name, io);
+    try states.syncDir(io, dir);
+}
+
+test "what is replaced is there whole" {
+    const io = std.testing.io;
+    var tmp = std.testing.tmpDir(.{ .iterate = true });
+    defer tmp.cleanup();
+    var buffer: [16]u8 = undefined;
+    for ([_][]const u8{ "longer", "new", "" }) |contents| {
+        try replace(io, tmp.dir, "x", contents);
+        try std.testing.expectEqualStrings(contents, try tmp.dir.readFile(io, "x", &buffer));
+    }
+}
