@@ -10,11 +10,14 @@ import hashlib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +34,9 @@ SOURCE = Path(__file__).parent / "data" / "fake_model.c"
 
 FIXED = ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 EVERY_OTHER_DTYPE = (*FIXED, "float16", "float64")
+
+PlainSocket = socket.socket
+"""Its own name is a property of Device."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,11 +206,12 @@ class Device:
         return [str(self.agent), "--root", str(self.root), *arguments]
 
     @contextmanager
-    def serving(self) -> Iterator[Device]:
+    def serving(self, *options: str) -> Iterator[Device]:
         """Run the agent in the foreground; it must end cleanly on SIGTERM."""
         log = self.root / "stderr"
+        command = self.command("serve", *options)
         with log.open("a") as stderr:
-            self.server = subprocess.Popen(self.command("serve"), stderr=stderr, text=True)
+            self.server = subprocess.Popen(command, stderr=stderr, text=True)
         try:
             wait_until(lambda: self.is_up() or self.server_ended())
             assert not self.server_ended(), log.read_text()
@@ -215,6 +222,12 @@ class Device:
         finally:
             self.server.kill()
             self.server.wait()
+
+    @property
+    def tcp_address(self) -> str:
+        """HOST:PORT, as the agent that was started last with ``--tcp`` tells it."""
+        log = (self.root / "stderr").read_text()
+        return str(re.findall(r"listening at (\S+:\d+)", log)[-1])
 
     def server_ended(self) -> bool:
         """Whether the agent that serving() started is gone."""
@@ -245,11 +258,38 @@ class Device:
         finally:
             connection.close()
 
+    @contextmanager
+    def plain_socket(self) -> Iterator[PlainSocket]:
+        """A connection for bytes that are no proper HTTP."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as plain:
+            plain.settimeout(30)
+            plain.connect(str(self.socket))
+            yield plain
+
+    def exchange(self, *pieces: bytes) -> bytes:
+        """Send bytes as they are, end our side, and read all that comes back."""
+        with self.plain_socket() as plain:
+            for piece in pieces:
+                plain.sendall(piece)
+            plain.shutdown(socket.SHUT_WR)
+            received = b""
+            while piece := plain.recv(65536):
+                received += piece
+            return received
+
     def workers(self) -> list[int]:
         """Process ids of the agent's children that are alive."""
         assert self.server is not None
         found = Path(f"/proc/{self.server.pid}/task").glob("*/children")
         return [int(pid) for listing in found for pid in listing.read_text().split()]
+
+
+@contextmanager
+def temporary_device(agent: Path) -> Iterator[Device]:
+    """Not in pytest's tmp_path: a Unix socket's path has 107 bytes at most."""
+    with tempfile.TemporaryDirectory(prefix="edgepack-") as root:
+        (Path(root) / "run").mkdir()
+        yield Device(root=Path(root), agent=agent)
 
 
 def request(x: Sequence[float], **more: Any) -> dict[str, Any]:
@@ -261,3 +301,33 @@ def request(x: Sequence[float], **more: Any) -> dict[str, Any]:
 def values(answer: dict[str, Any]) -> dict[str, list[Any]]:
     """The outputs' data by name."""
     return {output["name"]: output["data"] for output in answer["outputs"]}
+
+
+def state_of(pid: int) -> str:
+    """A process's state as ps shows it; X where there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "X"
+
+
+@contextmanager
+def run_in_progress(device: Device, order: float) -> Iterator[list[tuple[int, Any]]]:
+    """Send a request whose run sleeps, and wait until it does; the answer is in the list afterwards."""
+    (worker,) = device.workers()
+
+    def times_asleep() -> int:
+        status = Path(f"/proc/{worker}/status").read_text()
+        return int(status.split("voluntary_ctxt_switches:")[1].split()[0])
+
+    wait_until(lambda: state_of(worker) == "S")
+    before = times_asleep()
+    answers: list[tuple[int, Any]] = []
+    body = request([order, 0, 0, 0])
+    thread = threading.Thread(
+        target=lambda: answers.append(device.ask("POST", "/v2/models/m/infer", body))
+    )
+    thread.start()
+    wait_until(lambda: times_asleep() > before and state_of(worker) == "S")
+    yield answers
+    thread.join(20)

@@ -44,17 +44,29 @@ def served(device: Device) -> Iterator[Device]:
         yield device
 
 
-@pytest.fixture(params=["real-agent", "fake-with-binary-tensors", "fake-with-shared-memory"])
+WAYS = [
+    "real-agent",
+    "real-agent-as-if-it-had-json-only",
+    "real-agent-with-shared-memory",
+    "fake-with-binary-tensors",
+    "fake-with-shared-memory",
+]
+
+
+@pytest.fixture(params=WAYS)
 def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
     """``connect(**options)``: a client of a server of the fake model with every dtype, as ``m``."""
     clients: list[Client] = []
+    shared = request.param.endswith("shared-memory")
 
     def make(**options: Any) -> Client:
-        clients.append(Client(address, **{"shared_memory": shared} | options))
-        return clients[-1]
+        client = Client(address, **{"shared_memory": shared} | options)
+        if request.param.endswith("json-only"):
+            client._offers = lambda extension: False  # type: ignore[method-assign]
+        clients.append(client)
+        return client
 
-    shared = request.param == "fake-with-shared-memory"
-    if request.param == "real-agent":
+    if request.param.startswith("real-agent"):
         address = str(request.getfixturevalue("served").socket)
         yield make
     else:
@@ -93,7 +105,9 @@ def test_the_server_tells_of_itself_and_its_models(connect: Connect) -> None:
     index = [{"name": "m", "version": "1.0.0", "state": "READY", "reason": ""}]
     assert client.models() == index
     assert client.metadata("m")["inputs"][0] == {"name": "x", "datatype": "FP32", "shape": [2, 2]}
+    client.unload("m")
     client.load("m")
+    assert client.ready("m")
 
 
 def test_arrays_of_every_dtype_come_back_bit_for_bit(connect: Connect) -> None:
@@ -313,11 +327,10 @@ def test_infinity_is_refused_where_only_json_goes_and_sent_where_bytes_go(served
     with fake_server(BINARY) as server, Client(server.address) as client:
         assert np.isinf(client.infer("m", inputs(x=x))["y"]).all()
     with Client(str(served.socket)) as client:
-        if BINARY in client.server()["extensions"]:
-            assert np.isinf(client.infer("m", inputs(x=x))["y"]).all()
-        else:
-            with pytest.raises(ValueError, match="x: infinity cannot be sent as JSON"):
-                client.infer("m", inputs(x=x))
+        assert np.isinf(client.infer("m", inputs(x=x))["y"]).all()
+        client._offers = lambda extension: False  # type: ignore[method-assign]
+        with pytest.raises(ValueError, match="x: infinity cannot be sent as JSON"):
+            client.infer("m", inputs(x=x))
 
 
 # ---- the file ------------------------------------------------------------------------------------

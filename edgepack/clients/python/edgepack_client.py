@@ -233,8 +233,13 @@ class Client:
                 for output, place in zip(wanted, places[count:])
             ],
         }
-        # On a new connection the memory must be registered first: _infer() does it all again.
-        self._exchange("POST", path + "/infer", _json(body), again=False)
+        try:
+            self._ask("POST", path + "/infer", _json(body))
+        except AgentError as error:
+            if error.status is None or self._region is region:
+                raise
+            # Sent on a new connection, to an agent that may be new and not know the memory.
+            raise _ConnectionLost(str(error), error.status) from error
         return {
             output["name"]: self._decode(output, region.memory[start : start + size])
             for output, start, size in zip(wanted, starts[count:], sizes[count:])
@@ -495,7 +500,7 @@ class _Region:
         self.key = "/" + self.name
         self.path = "/v2/systemsharedmemory/region/" + self.name
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        descriptor = os.open("/dev/shm" + self.key, flags, 0o600)
+        descriptor = os.open("/dev/shm" + self.key, flags, 0o660)
         try:
             # Reserved, not only promised: writing into a full /dev/shm would end the process.
             os.posix_fallocate(descriptor, 0, max(size, mmap.PAGESIZE))

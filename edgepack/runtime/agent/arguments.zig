@@ -4,12 +4,14 @@ const std = @import("std");
 const refusals = @import("refusal.zig");
 const Refusal = refusals.Refusal;
 const naming = @import("naming.zig");
+const tcp_socket = @import("tcp_socket.zig");
 
 pub const default_root = "/var/lib/edgepack";
 
 pub const usage =
     \\usage: edgepack-agent [--root DIR] COMMAND
-    \\  serve [--socket PATH] [--detach]   answer inference requests
+    \\  serve [--socket PATH] [--tcp PORT] [--detach]
+    \\                                     answer inference requests
     \\  install FILE                       verify a package, try it out, switch to it
     \\  pull DIR|URL [NAME...]             the same, from a directory, web root or bucket prefix
     \\  rollback [NAME]                    back to the version before
@@ -21,13 +23,19 @@ pub const usage =
 ;
 
 pub const Command = union(enum) {
-    serve: struct { socket: ?[]const u8 = null, detach: bool = false },
+    serve: Serve,
     install: []const u8,
     pull: struct { where: []const u8, names: []const []const u8 },
     rollback: ?[]const u8,
     status,
     blobs,
     version,
+};
+
+pub const Serve = struct {
+    socket: ?[]const u8 = null,
+    tcp: ?tcp_socket.Address = null,
+    detach: bool = false,
 };
 
 pub const Arguments = struct {
@@ -51,7 +59,7 @@ fn parseCommand(refusal: *Refusal, name: []const u8, words: []const []const u8) 
     const command = std.meta.stringToEnum(std.meta.Tag(Command), name) orelse
         return refusal.because(.usage, "no command {s}; there are serve, install, pull, rollback, status, blobs, version", .{name});
     const limits: [2]usize = switch (command) {
-        .serve => .{ 0, 3 },
+        .serve => .{ 0, 5 },
         .install => .{ 1, 1 },
         .pull => .{ 1, 257 },
         .rollback => .{ 0, 1 },
@@ -85,7 +93,10 @@ fn parseServe(refusal: *Refusal, words: []const []const u8) error{Refused}!Comma
         } else if (std.mem.eql(u8, rest[0], "--socket") and rest.len > 1) {
             command.serve.socket = rest[1];
             rest = rest[2..];
-        } else return refusal.because(.usage, "serve takes --socket PATH and --detach, not {s}", .{rest[0]});
+        } else if (std.mem.eql(u8, rest[0], "--tcp") and rest.len > 1) {
+            command.serve.tcp = try .parse(refusal, rest[1]);
+            rest = rest[2..];
+        } else return refusal.because(.usage, "serve takes --socket PATH, --tcp PORT and --detach, not {s}", .{rest[0]});
     }
     return command;
 }
@@ -101,15 +112,16 @@ test "commands are taken with their own arguments only" {
     const root = try Arguments.parse(&refusal, &.{ "--root", "/r", "install", "a.epk" });
     try testing.expectEqualStrings("/r", root.root);
     try testing.expectEqualStrings("a.epk", root.command.install);
-    const serve = try Arguments.parse(&refusal, &.{ "serve", "--detach", "--socket", "/s" });
+    const serve = try Arguments.parse(&refusal, &.{ "serve", "--detach", "--socket", "/s", "--tcp", "8000" });
     try testing.expect(serve.command.serve.detach);
+    try testing.expectEqual(8000, serve.command.serve.tcp.?.port);
     try testing.expectEqualStrings("/s", serve.command.serve.socket.?);
     try testing.expectEqual(2, (try Arguments.parse(&refusal, &.{ "pull", "/d", "a", "b" })).command.pull.names.len);
     try testing.expectEqual(null, (try Arguments.parse(&refusal, &.{"rollback"})).command.rollback);
     for ([_][]const []const u8{
-        &.{},                      &.{"--root"},         &.{ "--root", "/r" },       &.{"fly"},             &.{"install"},
-        &.{ "install", "a", "b" }, &.{"pull"},           &.{ "pull", "/d", "../x" }, &.{ "rollback", "A" }, &.{ "status", "x" },
-        &.{ "serve", "--socket" }, &.{ "serve", "--x" },
+        &.{},                      &.{"--root"},         &.{ "--root", "/r" },       &.{"fly"},                           &.{"install"},
+        &.{ "install", "a", "b" }, &.{"pull"},           &.{ "pull", "/d", "../x" }, &.{ "rollback", "A" },               &.{ "status", "x" },
+        &.{ "serve", "--socket" }, &.{ "serve", "--x" }, &.{ "serve", "--tcp" },     &.{ "serve", "--tcp", "0.0.0.0:1" },
     }) |bad| {
         try testing.expectError(error.Refused, Arguments.parse(&refusal, bad));
         try testing.expectEqual(.usage, refusal.check);

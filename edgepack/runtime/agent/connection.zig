@@ -12,6 +12,10 @@ pub const Connection = struct {
     fd: linux.fd_t,
     /// Becomes readable, and stays so, when the server is to stop.
     stop: linux.fd_t,
+    /// Any process of the machine, and any web page in a browser there, may be at the other end.
+    over_tcp: bool = false,
+    /// Whose process is at the other end, where that is known.
+    user: ?linux.uid_t = null,
     /// In clock.milliseconds(); reads and writes fail after it.
     deadline: u64 = 0,
     timed_out: bool = false,
@@ -89,26 +93,30 @@ pub const Connection = struct {
 
     fn drain(writer: *Io.Writer, data: []const []const u8, splat: usize) Io.Writer.Error!usize {
         const self: *Connection = @alignCast(@fieldParentPtr("writer", writer));
-        try self.send(writer.buffered());
+        if (data.len == 1 and splat == 0) {
+            try self.send(writer.buffered(), "");
+            writer.end = 0;
+            return 0;
+        }
+        // With the first of what does not fit: a head and its body are one message, not two.
+        try self.send(writer.buffered(), data[0]);
         writer.end = 0;
-        var sent: usize = 0;
-        for (data[0 .. data.len - 1]) |bytes| {
-            try self.send(bytes);
-            sent += bytes.len;
-        }
-        for (0..splat) |_| {
-            try self.send(data[data.len - 1]);
-            sent += data[data.len - 1].len;
-        }
-        return sent;
+        return data[0].len;
     }
 
-    fn send(self: *Connection, bytes: []const u8) error{WriteFailed}!void {
-        var rest = bytes;
-        while (rest.len > 0) {
-            const count = linux.sendto(self.fd, rest.ptr, rest.len, linux.MSG.NOSIGNAL, null, 0);
+    fn send(self: *Connection, first: []const u8, second: []const u8) error{WriteFailed}!void {
+        var parts = [_]std.posix.iovec_const{ .{ .base = first.ptr, .len = first.len }, .{ .base = second.ptr, .len = second.len } };
+        const message: linux.msghdr_const = .{ .name = null, .namelen = 0, .iov = &parts, .iovlen = parts.len, .control = null, .controllen = 0, .flags = 0 };
+        while (parts[0].len + parts[1].len > 0) {
+            const count = linux.sendmsg(self.fd, &message, linux.MSG.NOSIGNAL);
             switch (linux.errno(count)) {
-                .SUCCESS => rest = rest[count..],
+                .SUCCESS => {
+                    const of_first = @min(count, parts[0].len);
+                    for (&parts, [_]usize{ of_first, count - of_first }) |*part, sent| {
+                        part.base += sent;
+                        part.len -= sent;
+                    }
+                },
                 .INTR => {},
                 .AGAIN => if (!self.wait(linux.POLL.OUT)) return error.WriteFailed,
                 else => return error.WriteFailed,

@@ -4,6 +4,8 @@ const std = @import("std");
 const Io = std.Io;
 const clock = @import("clock.zig");
 const Connection = @import("connection.zig").Connection;
+const control_request = @import("control_request.zig");
+const ControlRequest = control_request.ControlRequest;
 const http = @import("http.zig");
 const Answer = @import("http_answer.zig").Answer;
 const infer_request = @import("infer_request.zig");
@@ -11,10 +13,10 @@ const Models = @import("models.zig").Models;
 const oip = @import("oip.zig");
 const Problem = @import("problem.zig").Problem;
 const Route = @import("route.zig").Route;
+const shared_memory = @import("shared_memory.zig");
 const ServedModel = @import("served_model.zig").ServedModel;
+const Staging = @import("staging.zig").Staging;
 
-/// Of tensors that all requests in progress hold together; one larger than this runs when it is alone.
-const max_staged_bytes = 256 << 20;
 /// For a client to take its answer.
 const answer_ms = 60_000;
 /// Of a body that nobody asked for.
@@ -23,7 +25,8 @@ const max_idle_body = 64 << 10;
 pub const Api = struct {
     models: *Models,
     agent_version: []const u8,
-    staged_bytes: std.atomic.Value(usize) = .init(0),
+    regions: shared_memory.Regions = .{},
+    staging: Staging = .{},
 };
 
 /// One request and the buffers for its answer.
@@ -36,6 +39,7 @@ pub const Exchange = struct {
     answer_buffer: []u8,
     body_buffer: []u8,
     problem: Problem = .{},
+    control: ControlRequest = .{},
 
     pub const Error = Io.Writer.Error;
 
@@ -63,9 +67,16 @@ pub const Exchange = struct {
         return self.failNow();
     }
 
-    /// Routes whose body does not matter.
+    /// Routes without tensors.
     fn small(self: *Exchange, route: Route) Error!bool {
-        if (!try self.skipBody(max_idle_body)) return self.failNow();
+        const read = switch (route) {
+            .index => try self.readControl(.index),
+            .load => try self.readControl(.load),
+            .unload => try self.readControl(.unload),
+            .register => try self.readControl(.register),
+            else => try self.skipBody(max_idle_body),
+        };
+        if (!read) return self.failNow();
         var reply = self.begin(.ok);
         self.writeSmall(&reply.writer, route) catch |err| switch (err) {
             error.Problem => return self.failNow(),
@@ -77,7 +88,7 @@ pub const Exchange = struct {
     fn writeSmall(self: *Exchange, writer: *Io.Writer, route: Route) (Error || error{Problem})!void {
         const models = self.api.models;
         switch (route) {
-            .server => try oip.writeServerMetadata(writer, self.api.agent_version),
+            .server => try oip.writeServerMetadata(writer, self.api.agent_version, self.regions() != null),
             .live => try writer.writeAll("{\"live\":true}"),
             .ready => {
                 if (!models.allReady()) return self.problem.because(.service_unavailable, "not every model is ready; see /v2/repository/index", .{});
@@ -99,6 +110,22 @@ pub const Exchange = struct {
                 defer served.release();
                 try writer.print("{{\"name\":\"{s}\",\"version\":\"{s}\"}}", .{ served.info.name, served.info.version });
             },
+            .unload => |name| {
+                try models.unload(name, &self.problem);
+                try writer.print("{{\"name\":\"{s}\"}}", .{name});
+            },
+            .region_status => |name| try shared_memory.writeStatus(writer, try shared_memory.allowed(self.regions(), &self.problem), name),
+            .register => |name| {
+                const access = try shared_memory.allowed(self.regions(), &self.problem);
+                const wish: shared_memory.Regions.Wish = .{ .name = name, .key = self.control.key, .offset = self.control.offset, .bytes = self.control.byte_size };
+                try access.regions.register(access.user, wish, &self.problem);
+                try writer.writeAll("{}");
+            },
+            .unregister => |name| {
+                const access = try shared_memory.allowed(self.regions(), &self.problem);
+                access.regions.unregister(access.user, name);
+                try writer.writeAll("{}");
+            },
             .infer => unreachable, // answer() sends it to infer()
         }
     }
@@ -106,9 +133,12 @@ pub const Exchange = struct {
     fn writeIndex(self: *Exchange, writer: *Io.Writer) Error!void {
         try writer.writeByte('[');
         var index: usize = 0;
+        var listed: usize = 0;
         var version: [32]u8 = undefined;
         while (self.api.models.entryAt(index, &version)) |it| : (index += 1) {
-            if (index > 0) try writer.writeByte(',');
+            if (self.control.ready_only and it.entry.current == null) continue;
+            if (listed > 0) try writer.writeByte(',');
+            listed += 1;
             const state = if (it.entry.current != null) "READY" else "UNAVAILABLE";
             try writer.print("{{\"name\":\"{s}\",\"version\":\"{s}\",\"state\":\"{s}\",\"reason\":", .{ it.entry.name(), it.version, state });
             try std.json.Stringify.encodeJsonString(it.entry.trouble.reason(), .{}, writer);
@@ -121,16 +151,15 @@ pub const Exchange = struct {
         const served = self.api.models.acquire(model.name, model.version, &self.problem) catch return self.fail(max_idle_body);
         defer served.release();
         const limit = infer_request.maxBytes(&served.info);
-        if (self.head.binary_tensors) {
-            self.problem.because(.bad_request, "binary tensor data is not supported; send it as JSON", .{}) catch {};
-            return self.fail(limit);
-        }
-        const staging = self.takeStaging(served.info.vector_bytes) catch return self.fail(limit);
-        defer self.giveStaging(staging);
-        var asked: oip.Infer = undefined;
+        const staging = self.api.staging.take(&served.info, &self.problem) catch return self.fail(limit);
+        defer self.api.staging.give(staging);
+        var asked: oip.Infer = .{};
+        defer asked.release();
         if (!try self.readInfer(&asked, served, staging, limit)) return self.failNow();
         served.run(staging, &self.problem) catch return self.failNow();
+        asked.writeShared(&served.info, staging, &self.problem) catch return self.failNow();
         var reply = self.begin(.ok);
+        reply.parts = asked.parts(&served.info, staging);
         try asked.writeAnswer(&reply.writer, &served.info, staging);
         return finish(&reply);
     }
@@ -138,7 +167,13 @@ pub const Exchange = struct {
     /// False with `problem` set. After it the body has been read to its end, or keep_alive is off.
     fn readInfer(self: *Exchange, asked: *oip.Infer, served: *const ServedModel, staging: []u8, limit: u64) Error!bool {
         var body = try self.openBody(limit) orelse return false;
-        const read = infer_request.read(asked, &body.interface, &served.info, staging, std.heap.page_allocator, &self.problem);
+        const source: infer_request.Source = .{
+            .body = &body.interface,
+            .json_bytes = self.head.json_length,
+            .total_bytes = if (self.head.chunked) null else self.head.content_length orelse 0,
+            .regions = self.regions(),
+        };
+        const read = infer_request.read(asked, source, &served.info, staging, std.heap.page_allocator, &self.problem);
         if (read) |_| return true else |err| {
             if (err == error.ReadFailed) self.explain(&body, limit);
             if (!body.skipRest()) self.keep_alive = false;
@@ -171,6 +206,16 @@ pub const Exchange = struct {
         return body;
     }
 
+    /// False with `problem` set, like readInfer().
+    fn readControl(self: *Exchange, kind: control_request.Kind) Error!bool {
+        var body = try self.openBody(max_idle_body) orelse return false;
+        if (self.control.read(&body.interface, kind, &self.problem)) |_| return true else |err| {
+            if (err == error.ReadFailed) self.explain(&body, max_idle_body);
+            if (!body.skipRest()) self.keep_alive = false;
+            return false;
+        }
+    }
+
     fn skipBody(self: *Exchange, limit: u64) Error!bool {
         var body = try self.openBody(limit) orelse return false;
         if (body.skipRest()) return true;
@@ -200,18 +245,8 @@ pub const Exchange = struct {
         return .init(&self.connection.writer, self.head, status, self.keep_alive and self.head.keep_alive, self.answer_buffer);
     }
 
-    fn takeStaging(self: *Exchange, bytes: usize) error{Problem}![]u8 {
-        const held = self.api.staged_bytes.fetchAdd(bytes, .monotonic);
-        errdefer _ = self.api.staged_bytes.fetchSub(bytes, .monotonic);
-        if (held > 0 and held + bytes > max_staged_bytes) {
-            return self.problem.because(.service_unavailable, "too many large requests at once", .{});
-        }
-        return std.heap.page_allocator.alloc(u8, bytes) catch self.problem.because(.service_unavailable, "out of memory", .{});
-    }
-
-    fn giveStaging(self: *Exchange, staging: []u8) void {
-        std.heap.page_allocator.free(staging);
-        _ = self.api.staged_bytes.fetchSub(staging.len, .monotonic);
+    fn regions(self: *Exchange) ?shared_memory.Access {
+        return .{ .regions = &self.api.regions, .user = self.connection.user orelse return null };
     }
 };
 

@@ -15,6 +15,7 @@ const max_trailer_lines = 32;
 pub const Status = enum(u16) {
     ok = 200,
     bad_request = 400,
+    forbidden = 403,
     not_found = 404,
     method_not_allowed = 405,
     request_timeout = 408,
@@ -31,6 +32,7 @@ pub const Status = enum(u16) {
         return switch (status) {
             .ok => "OK",
             .bad_request => "Bad Request",
+            .forbidden => "Forbidden",
             .not_found => "Not Found",
             .method_not_allowed => "Method Not Allowed",
             .request_timeout => "Request Timeout",
@@ -58,8 +60,11 @@ pub const Head = struct {
     content_length: ?u64 = null,
     chunked: bool = false,
     expect_continue: bool = false,
-    /// The binary tensor extension of the protocol, which is not spoken here.
-    binary_tensors: bool = false,
+    /// Inference-Header-Content-Length: how much of the body is JSON; tensors follow it.
+    json_length: ?u64 = null,
+    /// It has an Origin: a browser sends it for a web page.
+    has_origin: bool = false,
+    host: enum { none, loopback, other } = .none,
 
     pub const Error = error{ Malformed, UnsupportedVersion, UnsupportedTransfer, UnsupportedEncoding, UnknownExpectation };
 
@@ -73,6 +78,14 @@ pub const Head = struct {
         }
         if (head.chunked and (head.content_length != null or head.http_1_0)) return error.Malformed;
         return head;
+    }
+
+    /// Why this must be taken for a web page's doing where any page could send it, over TCP; null where
+    /// it need not. A page of another site has an Origin in whatever it can read the answer of, or could
+    /// change something with; one whose name now resolves to loopback (DNS rebinding) keeps its Host.
+    pub fn webTrouble(head: *const Head) ?[]const u8 {
+        if (head.has_origin) return "requests of web pages (with an Origin) are refused";
+        return if (head.host == .loopback) null else "over TCP the Host must be localhost, 127.0.0.1 or [::1]";
     }
 
     fn parseRequestLine(line: []const u8) Error!Head {
@@ -100,9 +113,8 @@ pub const Head = struct {
         if (!isToken(name)) return error.Malformed; // white space before the colon, folded lines
         for (value) |byte| if ((byte < ' ' and byte != '\t') or byte == 0x7f) return error.Malformed;
         if (is(name, "content-length")) {
-            if (head.content_length != null or value.len == 0 or value.len > 18) return error.Malformed;
-            for (value) |byte| if (!std.ascii.isDigit(byte)) return error.Malformed;
-            head.content_length = std.fmt.parseInt(u64, value, 10) catch return error.Malformed;
+            if (head.content_length != null) return error.Malformed;
+            head.content_length = try parseLength(value);
         } else if (is(name, "transfer-encoding")) {
             if (head.chunked) return error.Malformed;
             if (!is(value, "chunked")) return error.UnsupportedTransfer;
@@ -119,8 +131,34 @@ pub const Head = struct {
                 if (is(std.mem.trim(u8, option, " \t"), "keep-alive") and head.http_1_0) head.keep_alive = true;
             }
         } else if (is(name, "inference-header-content-length")) {
-            head.binary_tensors = true;
+            if (head.json_length != null) return error.Malformed;
+            head.json_length = try parseLength(value);
+        } else if (is(name, "origin")) {
+            head.has_origin = true;
+        } else if (is(name, "host")) {
+            if (head.host != .none) return error.Malformed;
+            head.host = if (isLoopback(value)) .loopback else .other;
         }
+    }
+
+    /// With or without a port.
+    fn isLoopback(host: []const u8) bool {
+        for ([_][]const u8{ "localhost", "127.0.0.1", "[::1]" }) |name| {
+            if (!std.ascii.startsWithIgnoreCase(host, name)) continue;
+            const rest = host[name.len..];
+            if (rest.len > 0 and rest[0] != ':') return false;
+            return for (rest[@min(rest.len, 1)..]) |byte| {
+                if (!std.ascii.isDigit(byte)) break false;
+            } else true;
+        }
+        return false;
+    }
+
+    /// Digits only; with 18 of them nothing that is added to it overflows.
+    fn parseLength(value: []const u8) Error!u64 {
+        if (value.len == 0 or value.len > 18) return error.Malformed;
+        for (value) |byte| if (!std.ascii.isDigit(byte)) return error.Malformed;
+        return std.fmt.parseInt(u64, value, 10) catch return error.Malformed;
     }
 };
 

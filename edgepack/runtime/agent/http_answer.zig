@@ -1,4 +1,4 @@
-//! Answers of HTTP/1.1, always JSON.
+//! Answers of HTTP/1.1: JSON, or JSON with tensors behind it.
 
 const std = @import("std");
 const Io = std.Io;
@@ -7,14 +7,18 @@ const Head = http.Head;
 const Status = http.Status;
 
 /// One answer. What fits the buffer goes out with Content-Length; what does not, in chunks of the
-/// buffer's size (to HTTP/1.0, which has none: until the connection closes).
+/// buffer's size (to HTTP/1.0, which has none: until the connection closes). With `parts` the length
+/// is known before anything is written, and the head tells where the tensors begin.
 pub const Answer = struct {
     writer: Io.Writer,
     out: *Io.Writer,
     head: Head,
     status: Status,
     keep_alive: bool,
+    parts: ?Parts = null,
     started: bool = false,
+
+    pub const Parts = struct { json_bytes: u64, tensor_bytes: u64 };
 
     pub fn init(out: *Io.Writer, head: Head, status: Status, keep_alive: bool, buffer: []u8) Answer {
         return .{
@@ -41,12 +45,16 @@ pub const Answer = struct {
     }
 
     fn isChunked(self: *const Answer) bool {
-        return !self.head.http_1_0 and self.head.method != .HEAD;
+        return self.parts == null and !self.head.http_1_0 and self.head.method != .HEAD;
     }
 
-    fn writeHead(self: *Answer, content_length: ?usize) Io.Writer.Error!void {
+    fn writeHead(self: *Answer, buffered: ?u64) Io.Writer.Error!void {
+        const content_length: ?u64 = if (self.parts) |it| it.json_bytes + it.tensor_bytes else buffered;
         if (content_length == null and self.head.http_1_0) self.keep_alive = false;
-        try self.out.print("HTTP/1.1 {d} {s}\r\nContent-Type: application/json\r\n", .{ @backingInt(self.status), self.status.phrase() });
+        try self.out.print("HTTP/1.1 {d} {s}\r\nContent-Type: application/{s}\r\n", .{
+            @backingInt(self.status), self.status.phrase(), if (self.parts == null) "json" else "octet-stream",
+        });
+        if (self.parts) |it| try self.out.print("Inference-Header-Content-Length: {d}\r\n", .{it.json_bytes});
         if (content_length) |length| {
             try self.out.print("Content-Length: {d}\r\n", .{length});
         } else if (!self.head.http_1_0) {

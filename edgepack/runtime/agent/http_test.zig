@@ -17,8 +17,29 @@ test "heads are read as they are meant" {
     try testing.expect(!(try Head.parse("GET / HTTP/1.1\r\nConnection: foo, Close\r\n\r\n")).keep_alive);
     try testing.expect(!(try Head.parse("GET / HTTP/1.0\r\n\r\n")).keep_alive);
     try testing.expect((try Head.parse("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n")).keep_alive);
+    try testing.expectEqual(0, (try Head.parse("POST / HTTP/1.1\r\nInference-Header-Content-Length: 0\r\n\r\n")).json_length);
     try testing.expect((try Head.parse("POST / HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n")).chunked);
     try testing.expectEqual(.other, (try Head.parse("DELETE / HTTP/1.1\r\n\r\n")).method);
+}
+
+test "what a web page sends is told from what a program sends" {
+    for ([_][]const u8{ "localhost", "LocalHost:8000", "127.0.0.1", "127.0.0.1:1", "[::1]", "[::1]:65535" }) |host| {
+        try testing.expectEqual(null, try webTrouble("Host", host));
+    }
+    for ([_][]const u8{ "", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "[::1]x", "::1", "127.0.0.2", "localhost:80x" }) |host| {
+        try testing.expect(try webTrouble("Host", host) != null);
+    }
+    try testing.expect(try webTrouble("X", "y") != null);
+    for ([_][]const u8{ "null", "http://localhost", "" }) |origin| {
+        try testing.expect(try webTrouble("Host: localhost\r\nORIGIN", origin) != null);
+    }
+    try testing.expectError(error.Malformed, webTrouble("Host: localhost\r\nHost", "localhost"));
+}
+
+fn webTrouble(name: []const u8, value: []const u8) !?[]const u8 {
+    var buffer: [128]u8 = undefined;
+    const head = try Head.parse(try std.fmt.bufPrint(&buffer, "GET / HTTP/1.1\r\n{s}: {s}\r\n\r\n", .{ name, value }));
+    return head.webTrouble();
 }
 
 test "heads that are ambiguous or malformed are refused" {
@@ -32,6 +53,11 @@ test "heads that are ambiguous or malformed are refused" {
         "POST / HTTP/1.1\r\nContent-Length:\r\n\r\n",                                 "POST / HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n",                     "POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
         "POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
     };
+    for ([_][]const u8{ "-1", "", "x", "1234567890123456789", "1\r\nInference-Header-Content-Length: 1" }) |value| {
+        var buffer: [128]u8 = undefined;
+        const bytes = try std.fmt.bufPrint(&buffer, "POST / HTTP/1.1\r\nInference-Header-Content-Length: {s}\r\n\r\n", .{value});
+        try testing.expectError(error.Malformed, Head.parse(bytes));
+    }
     for (malformed) |bytes| try testing.expectError(error.Malformed, Head.parse(bytes));
     try testing.expectError(error.UnsupportedVersion, Head.parse("GET / HTTP/2.0\r\n\r\n"));
     try testing.expectError(error.UnsupportedTransfer, Head.parse("POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"));
@@ -152,6 +178,17 @@ test "what fits goes out with its length, what does not in chunks" {
         try answer.finish();
         try testing.expect(!answer.keep_alive);
         try testing.expect(std.mem.endsWith(u8, out.buffered(), "Connection: close\r\n\r\n1234567890"));
+    }
+    head.http_1_0 = false;
+    {
+        var out: Io.Writer = .fixed(&out_buffer);
+        var answer: Answer = .init(&out, head, .ok, true, &buffer);
+        answer.parts = .{ .json_bytes = 2, .tensor_bytes = 10 };
+        try answer.writer.writeAll("{}");
+        try answer.writer.writeAll("1234567890");
+        try answer.finish();
+        try testing.expect(std.mem.find(u8, out.buffered(), "application/octet-stream\r\nInference-Header-Content-Length: 2\r\nContent-Length: 12\r\n") != null);
+        try testing.expect(std.mem.endsWith(u8, out.buffered(), "Connection: keep-alive\r\n\r\n{}1234567890"));
     }
     head = .{ .method = .HEAD, .path = "/", .http_1_0 = false, .keep_alive = true };
     var out: Io.Writer = .fixed(&out_buffer);

@@ -1,4 +1,6 @@
-//! Reads an infer request of the Open Inference Protocol, version 2.
+//! Reads an infer request of the Open Inference Protocol, version 2, with the binary tensor data
+//! extension: JSON, and behind it the data of those inputs that say so, in their order, without gaps;
+//! and with the shared memory extension, by which a tensor may be elsewhere altogether.
 //!
 //! It is read as it arrives, each tensor straight into `staging`, memory laid out like that which the
 //! worker shares. It is not the shared memory itself because a client that sends slowly must not keep
@@ -6,18 +8,22 @@
 
 const std = @import("std");
 const Io = std.Io;
+const DeclaredTensor = @import("declared_tensor.zig").DeclaredTensor;
+const Infer = @import("oip.zig").Infer;
+const json_fields = @import("json_fields.zig");
+const Seen = json_fields.Seen;
 const model_info = @import("model_info.zig");
 const ModelInfo = model_info.ModelInfo;
 const Tensor = model_info.Tensor;
-const Infer = @import("oip.zig").Infer;
-const Tokens = @import("json_tokens.zig").Tokens;
 const Problem = @import("problem.zig").Problem;
+const shared_memory = @import("shared_memory.zig");
 const tensor_json = @import("tensor_json.zig");
 const Shape = tensor_json.Shape;
+const TensorParameters = @import("tensor_parameters.zig").TensorParameters;
+const Tokens = @import("json_tokens.zig").Tokens;
 
-const max_key_bytes = 64;
-
-/// What JSON may spend on an element: a float64 in full takes 25 with its comma, a careless printer's more.
+/// What JSON may spend on an element: a float64 in full takes 25 with its comma, a careless printer's
+/// more. Binary data takes 8 at most.
 const json_bytes_per_element = 32;
 const json_bytes_slack = 64 << 10;
 
@@ -30,43 +36,76 @@ pub fn maxBytes(info: *const ModelInfo) u64 {
 
 pub const Error = error{ Problem, ReadFailed };
 
-/// Reads a whole request into `infer` (which it points into) and `staging`. `spare` holds the data of
-/// an input whose name follows it.
-pub fn read(infer: *Infer, body: *Io.Reader, info: *const ModelInfo, staging: []u8, spare: std.mem.Allocator, problem: *Problem) Error!void {
+pub const Source = struct {
+    body: *Io.Reader,
+    /// How much of it is JSON; all, where that is not said.
+    json_bytes: ?u64 = null,
+    /// How long it is, where that is known beforehand.
+    total_bytes: ?u64 = null,
+    /// Null for a client that may use none.
+    regions: ?shared_memory.Access = null,
+};
+
+/// Reads a whole request into `infer` (which it points into, and which is to be released) and `staging`.
+/// `spare` holds the data of an input whose name follows it.
+pub fn read(infer: *Infer, source: Source, info: *const ModelInfo, staging: []u8, spare: std.mem.Allocator, problem: *Problem) Error!void {
     infer.* = .{};
-    var tokens: Tokens = undefined;
-    tokens.init(body);
-    var reading: Reading = .{ .infer = infer, .tokens = &tokens, .info = info, .staging = staging, .spare = spare, .problem = problem };
-    reading.readRequest() catch |err| return switch (err) {
-        error.Problem, error.ReadFailed => |e| e,
-        error.Syntax => problem.because(.bad_request, "the request is not well-formed JSON of the expected kind", .{}),
-        error.TooLong => problem.because(.bad_request, "a string or number in the request is too long", .{}),
-        error.TooDeep => problem.because(.bad_request, "the request is nested too deep", .{}),
+    var reading: Reading = .{ .infer = infer, .tokens = undefined, .source = source, .info = info, .staging = staging, .spare = spare, .problem = problem };
+    const json_bytes = source.json_bytes orelse {
+        try reading.readJson(source.body);
+        return infer.settle(info);
     };
+    if (json_bytes > source.total_bytes orelse json_bytes) {
+        return problem.because(.bad_request, "Inference-Header-Content-Length is {d}, and the body has {d} bytes", .{ json_bytes, source.total_bytes.? });
+    }
+    if (json_bytes == 0) {
+        try reading.takeRaw();
+    } else {
+        var buffer: [4 << 10]u8 = undefined;
+        var json: Io.Reader.Limited = .init(source.body, .limited64(json_bytes), &buffer);
+        try reading.readJson(&json.interface);
+    }
+    try reading.readBinary(json_bytes);
+    infer.settle(info);
 }
 
 /// The state of one request's reading.
 const Reading = struct {
     infer: *Infer,
     tokens: *Tokens,
+    source: Source,
     info: *const ModelInfo,
     staging: []u8,
     spare: std.mem.Allocator,
     problem: *Problem,
     filled: [model_info.max_tensors]bool = @splat(false),
+    /// Inputs whose data follows the JSON, in this order.
+    binary: [model_info.max_tensors]*const Tensor = undefined,
+    binary_len: usize = 0,
 
-    fn readRequest(self: *Reading) tensor_json.Error!void {
-        var seen: Seen(enum { id, inputs, outputs }) = .{};
+    fn readJson(self: *Reading, reader: *Io.Reader) Error!void {
+        var tokens: Tokens = undefined;
+        tokens.init(reader);
+        self.tokens = &tokens;
+        self.readRequest() catch |err| return switch (err) {
+            error.Problem => error.Problem,
+            else => |e| json_fields.explain(e, self.problem),
+        };
+    }
+
+    fn readRequest(self: *Reading) json_fields.Error!void {
+        var seen: Seen(enum { id, inputs, outputs, parameters }) = .{};
         try self.tokens.expect(.object_begin);
-        var key_buffer: [max_key_bytes]u8 = undefined;
+        var key_buffer: [json_fields.max_key_bytes]u8 = undefined;
         while (try self.tokens.key(&key_buffer)) |key| {
             switch (try seen.field(key, self.problem) orelse {
                 try self.tokens.skip();
                 continue;
             }) {
-                .id => self.infer.id = try self.readString("id", &self.infer.id_buffer),
-                .inputs => try self.readInputs(),
-                .outputs => try self.readOutputs(),
+                .id => self.infer.id = try json_fields.string(self.tokens, "id", &self.infer.id_buffer, self.problem),
+                .inputs => try self.readEach(readInput),
+                .outputs => try self.readEach(readOutput),
+                .parameters => try self.readParameters(),
             }
         }
         try self.tokens.expect(.end);
@@ -77,50 +116,131 @@ const Reading = struct {
         }
     }
 
-    fn readInputs(self: *Reading) tensor_json.Error!void {
+    fn readEach(self: *Reading, comptime readOne: fn (*Reading) json_fields.Error!void) json_fields.Error!void {
         try self.tokens.expect(.array_begin);
         while (try self.tokens.peek() != .array_end) {
             try self.tokens.expect(.object_begin);
-            try self.readInput();
+            try readOne(self);
         }
         _ = try self.tokens.next();
     }
 
     /// The fields come in any order. Data that comes before the name, as it does where keys are sorted,
     /// is kept as text until the name is known; a model with one input needs no name to know it.
-    fn readInput(self: *Reading) tensor_json.Error!void {
+    fn readInput(self: *Reading) json_fields.Error!void {
         var seen: Seen(enum { name, shape, datatype, data, parameters }) = .{};
         var named: ?*const Tensor = if (self.info.inputs.len == 1) &self.info.inputs[0] else null;
-        var declared: Declared = .{};
+        var declared: DeclaredTensor = .{};
+        var parameters: TensorParameters = .{};
         var kept: std.ArrayList(u8) = .empty;
         defer kept.deinit(self.spare);
-        var key_buffer: [max_key_bytes]u8 = undefined;
+        var key_buffer: [json_fields.max_key_bytes]u8 = undefined;
         while (try self.tokens.key(&key_buffer)) |key| {
             switch (try seen.field(key, self.problem) orelse {
                 try self.tokens.skip();
                 continue;
             }) {
                 .name => named = try self.claim(),
-                .datatype => declared.datatype = try self.readString("datatype", &declared.datatype_buffer),
-                .shape => try self.readShape(&declared),
-                .parameters => try self.readParameters(),
+                .datatype => try declared.readDatatype(self.tokens, self.problem),
+                .shape => try declared.readShape(self.tokens, self.problem),
+                .parameters => try parameters.read(self.tokens, self.problem),
                 .data => if (named) |tensor| {
                     try declared.check(tensor, self.problem);
                     try tensor_json.read(self.tokens, tensor, self.bytesOf(tensor), self.problem);
-                } else try self.keep(&kept),
+                } else self.tokens.copyArray(self.spare, &kept) catch |err| switch (err) { // the body's limit bounds it
+                    error.OutOfMemory => return self.problem.because(.service_unavailable, "out of memory", .{}),
+                    else => |e| return e,
+                },
             }
         }
         if (!seen.has(.name)) return self.problem.because(.bad_request, "an input without a name", .{});
         const tensor = named.?;
-        inline for (.{ .datatype, .shape, .data }) |field| {
+        inline for (.{ .datatype, .shape }) |field| {
             if (!seen.has(field)) return self.problem.because(.bad_request, "input \"{s}\" has no {t}", .{ tensor.name, field });
         }
         try declared.check(tensor, self.problem);
-        if (kept.items.len == 0) return;
-        var again: Io.Reader = .fixed(kept.items);
+        try self.place(tensor, &parameters, seen.has(.data));
+        if (kept.items.len > 0) try self.readKept(tensor, kept.items);
+    }
+
+    fn readKept(self: *Reading, tensor: *const Tensor, text: []const u8) json_fields.Error!void {
+        var again: Io.Reader = .fixed(text);
         var tokens: Tokens = undefined;
         tokens.init(&again);
         try tensor_json.read(&tokens, tensor, self.bytesOf(tensor), self.problem);
+    }
+
+    /// Sees to it that the input's data is in one place, and fetches or expects it where that is not the
+    /// JSON.
+    fn place(self: *Reading, tensor: *const Tensor, parameters: *const TensorParameters, in_json: bool) error{Problem}!void {
+        const places = [_]bool{ in_json, parameters.binary_bytes != null, parameters.region != null };
+        switch (std.mem.countScalar(bool, &places, true)) {
+            0 => return self.problem.because(.bad_request, "input \"{s}\" has no data", .{tensor.name}),
+            1 => if (in_json) return,
+            else => return self.problem.because(.bad_request, "input \"{s}\" has its data twice", .{tensor.name}),
+        }
+        const bytes = parameters.binary_bytes orelse return self.readShared(tensor, parameters);
+        if (self.source.json_bytes == null) {
+            return self.problem.because(.bad_request, "input \"{s}\": binary data needs the header Inference-Header-Content-Length", .{tensor.name});
+        }
+        if (bytes != tensor.nbytes) {
+            return self.problem.because(.bad_request, "input \"{s}\": binary_data_size is {d}, expected {d}", .{ tensor.name, bytes, tensor.nbytes });
+        }
+        self.addBinary(tensor);
+    }
+
+    fn readShared(self: *Reading, tensor: *const Tensor, parameters: *const TensorParameters) error{Problem}!void {
+        if (parameters.region_bytes != tensor.nbytes) {
+            return self.problem.because(.bad_request, "input \"{s}\": shared_memory_byte_size is {d}, expected {d}", .{ tensor.name, parameters.region_bytes, tensor.nbytes });
+        }
+        const regions = try shared_memory.allowed(self.source.regions, self.problem);
+        const region = try regions.acquire(parameters.region.?, self.problem);
+        defer regions.release(region);
+        try region.read(parameters.region_offset, self.bytesOf(tensor), self.problem);
+        try self.checkBools(tensor);
+    }
+
+    /// Each input comes once, see claim(): there is room.
+    fn addBinary(self: *Reading, tensor: *const Tensor) void {
+        self.binary[self.binary_len] = tensor;
+        self.binary_len += 1;
+    }
+
+    /// A body without JSON is the data of the only input, and asks for the outputs in the same form.
+    fn takeRaw(self: *Reading) error{Problem}!void {
+        if (self.info.inputs.len != 1) {
+            return self.problem.because(.bad_request, "a body without JSON is for models with one input; this has {d}", .{self.info.inputs.len});
+        }
+        self.addBinary(&self.info.inputs[0]);
+        self.infer.binary_output = true;
+    }
+
+    fn readBinary(self: *Reading, json_bytes: u64) Error!void {
+        var expected: u64 = 0;
+        for (self.binary[0..self.binary_len]) |tensor| expected += tensor.nbytes;
+        if (self.source.total_bytes) |total| if (total - json_bytes != expected) {
+            return self.problem.because(.bad_request, "{d} bytes follow the JSON, expected {d}", .{ total - json_bytes, expected });
+        };
+        for (self.binary[0..self.binary_len]) |tensor| {
+            self.source.body.readSliceAll(self.bytesOf(tensor)) catch |err| return switch (err) {
+                error.ReadFailed => error.ReadFailed,
+                error.EndOfStream => self.problem.because(.bad_request, "fewer bytes follow the JSON than the expected {d}", .{expected}),
+            };
+            try self.checkBools(tensor);
+        }
+        _ = self.source.body.peekByte() catch |err| return switch (err) {
+            error.ReadFailed => error.ReadFailed,
+            error.EndOfStream => {},
+        };
+        return self.problem.because(.bad_request, "more bytes follow the JSON than the expected {d}", .{expected});
+    }
+
+    /// What a kernel does with a bool that is neither is its own affair: it gets none.
+    fn checkBools(self: *Reading, tensor: *const Tensor) error{Problem}!void {
+        if (tensor.dtype != .bool) return;
+        for (self.bytesOf(tensor), 0..) |byte, index| {
+            if (byte > 1) return self.problem.because(.bad_request, "input \"{s}\": element {d} is no BOOL", .{ tensor.name, index });
+        }
     }
 
     fn bytesOf(self: *Reading, tensor: *const Tensor) []u8 {
@@ -128,9 +248,9 @@ const Reading = struct {
     }
 
     /// The input of the name that follows, once.
-    fn claim(self: *Reading) tensor_json.Error!*const Tensor {
+    fn claim(self: *Reading) json_fields.Error!*const Tensor {
         var buffer: [model_info.max_tensor_name]u8 = undefined;
-        const name = try self.readString("name", &buffer);
+        const name = try json_fields.string(self.tokens, "name", &buffer, self.problem);
         for (self.info.inputs, 0..) |*tensor, index| {
             if (!std.mem.eql(u8, tensor.name, name)) continue;
             if (self.filled[index]) return self.problem.because(.bad_request, "input \"{s}\" is there twice", .{name});
@@ -140,141 +260,39 @@ const Reading = struct {
         return self.problem.because(.bad_request, "the model has no input \"{s}\"; the first is \"{s}\"", .{ name, self.info.inputs[0].name });
     }
 
-    fn readShape(self: *Reading, declared: *Declared) tensor_json.Error!void {
-        try self.tokens.expect(.array_begin);
-        while (try self.tokens.peek() == .number) {
-            const text = try self.tokens.number();
-            if (declared.rank == declared.extents.len) return self.problem.because(.bad_request, "a shape of more than {d} dimensions", .{declared.extents.len});
-            declared.extents[declared.rank] = std.fmt.parseInt(i64, text, 10) catch
-                return self.problem.because(.bad_request, "a shape that is not integers", .{});
-            declared.rank += 1;
-        }
-        try self.tokens.expect(.array_end);
-        declared.has_shape = true;
-    }
-
-    /// Only one parameter matters: that the data is not here but behind the JSON.
-    fn readParameters(self: *Reading) tensor_json.Error!void {
+    /// Of the request as a whole; only the form of the outputs matters.
+    fn readParameters(self: *Reading) json_fields.Error!void {
+        var seen: Seen(enum { binary_data_output }) = .{};
         try self.tokens.expect(.object_begin);
-        var key_buffer: [max_key_bytes]u8 = undefined;
-        while (try self.tokens.key(&key_buffer)) |key| {
-            if (std.mem.eql(u8, key, "binary_data_size")) {
-                return self.problem.because(.bad_request, "binary tensor data is not supported; send it as JSON", .{});
-            }
-            try self.tokens.skip();
-        }
-    }
-
-    fn readOutputs(self: *Reading) tensor_json.Error!void {
-        try self.tokens.expect(.array_begin);
-        while (try self.tokens.peek() != .array_end) {
-            try self.tokens.expect(.object_begin);
-            try self.readOutput();
-        }
-        _ = try self.tokens.next();
-    }
-
-    fn readOutput(self: *Reading) tensor_json.Error!void {
-        var seen: Seen(enum { name }) = .{};
-        var key_buffer: [max_key_bytes]u8 = undefined;
+        var key_buffer: [json_fields.max_key_bytes]u8 = undefined;
         while (try self.tokens.key(&key_buffer)) |key| {
             if (try seen.field(key, self.problem) == null) {
                 try self.tokens.skip();
                 continue;
             }
-            var buffer: [model_info.max_tensor_name]u8 = undefined;
-            const name = try self.readString("name", &buffer);
-            const index = for (self.info.outputs, 0..) |output, index| {
-                if (std.mem.eql(u8, output.name, name)) break index;
-            } else return self.problem.because(.bad_request, "the model has no output \"{s}\"; the first is \"{s}\"", .{ name, self.info.outputs[0].name });
-            const chosen = self.infer.outputs[0..self.infer.outputs_len];
-            if (std.mem.findScalar(u8, chosen, @intCast(index)) != null) {
-                return self.problem.because(.bad_request, "output \"{s}\" is asked for twice", .{name});
+            self.infer.binary_output = try json_fields.boolean(self.tokens, "binary_data_output", self.problem);
+        }
+    }
+
+    fn readOutput(self: *Reading) json_fields.Error!void {
+        var seen: Seen(enum { name, parameters }) = .{};
+        var name_buffer: [model_info.max_tensor_name]u8 = undefined;
+        var name: []const u8 = "";
+        var parameters: TensorParameters = .{};
+        var key_buffer: [json_fields.max_key_bytes]u8 = undefined;
+        while (try self.tokens.key(&key_buffer)) |key| {
+            switch (try seen.field(key, self.problem) orelse {
+                try self.tokens.skip();
+                continue;
+            }) {
+                .name => name = try json_fields.string(self.tokens, "name", &name_buffer, self.problem),
+                .parameters => try parameters.read(self.tokens, self.problem),
             }
-            self.infer.outputs[self.infer.outputs_len] = @intCast(index);
-            self.infer.outputs_len += 1;
         }
         if (!seen.has(.name)) return self.problem.because(.bad_request, "an output without a name", .{});
-    }
-
-    fn readString(self: *Reading, what: []const u8, buffer: []u8) tensor_json.Error![]const u8 {
-        if (try self.tokens.peek() != .string) return self.problem.because(.bad_request, "{s} is not a string", .{what});
-        return self.tokens.string(buffer) catch |err| switch (err) {
-            error.TooLong => self.problem.because(.bad_request, "{s} is longer than {d} bytes", .{ what, buffer.len }),
-            else => |e| e,
-        };
-    }
-
-    /// Copies "data", as text, to be read when the name is known. The body's limit bounds it.
-    fn keep(self: *Reading, kept: *std.ArrayList(u8)) tensor_json.Error!void {
-        var depth: usize = 0;
-        while (true) {
-            const kind = try self.tokens.peek();
-            const text = switch (kind) {
-                .array_begin => "[",
-                .array_end => "]",
-                .number => try self.tokens.number(),
-                .true, .false, .null => @tagName(kind),
-                else => return error.Syntax,
-            };
-            if (kind != .number) _ = try self.tokens.next();
-            const separate = kept.items.len > 0 and kind != .array_end and kept.items[kept.items.len - 1] != '[';
-            if (separate) try self.append(kept, ",");
-            try self.append(kept, text);
-            if (kind == .array_begin) depth += 1;
-            if (kind == .array_end) depth -= 1;
-            if (depth == 0) return;
-        }
-    }
-
-    fn append(self: *Reading, kept: *std.ArrayList(u8), text: []const u8) error{Problem}!void {
-        kept.appendSlice(self.spare, text) catch return self.problem.because(.service_unavailable, "out of memory", .{});
+        try self.infer.want(self.info, name, &parameters, self.source.regions, self.problem);
     }
 };
-
-/// What the request says of a tensor, to be compared with what the model takes.
-const Declared = struct {
-    datatype_buffer: [16]u8 = undefined,
-    datatype: ?[]const u8 = null,
-    extents: [model_info.max_dimensions]i64 = undefined,
-    rank: usize = 0,
-    has_shape: bool = false,
-
-    /// Compares as far as it is known by now.
-    fn check(self: *const Declared, tensor: *const Tensor, problem: *Problem) error{Problem}!void {
-        const expected = tensor_json.datatype(tensor.dtype);
-        if (self.datatype) |given| if (!std.mem.eql(u8, given, expected)) {
-            return problem.because(.bad_request, "input \"{s}\" has datatype {s}, expected {s}", .{ tensor.name, given, expected });
-        };
-        const given = self.extents[0..self.rank];
-        if (self.has_shape and !std.mem.eql(i64, given, tensor.shape)) {
-            return problem.because(.bad_request, "input \"{s}\" has shape {f}, expected {f}", .{
-                tensor.name, Shape{ .extents = given }, Shape{ .extents = tensor.shape },
-            });
-        }
-    }
-};
-
-/// Which fields of an object have come; a field that comes twice is refused.
-fn Seen(comptime Field: type) type {
-    return struct {
-        set: std.EnumSet(Field) = .{},
-
-        const Self = @This();
-
-        /// Null for a key that is none of ours.
-        fn field(self: *Self, key: []const u8, problem: *Problem) error{Problem}!?Field {
-            const known = std.meta.stringToEnum(Field, key) orelse return null;
-            if (self.set.contains(known)) return problem.because(.bad_request, "\"{s}\" is there twice", .{key});
-            self.set.insert(known);
-            return known;
-        }
-
-        fn has(self: *const Self, known: Field) bool {
-            return self.set.contains(known);
-        }
-    };
-}
 
 test {
     _ = @import("infer_request_test.zig");

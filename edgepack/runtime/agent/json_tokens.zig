@@ -110,6 +110,28 @@ pub const Tokens = struct {
         }
     }
 
+    /// Copies an array of numbers, true, false and null, nested or not, as text.
+    pub fn copyArray(self: *Tokens, gpa: std.mem.Allocator, into: *std.ArrayList(u8)) (Error || error{OutOfMemory})!void {
+        var depth: usize = 0;
+        while (true) {
+            const kind = try self.peek();
+            const text = switch (kind) {
+                .array_begin => "[",
+                .array_end => "]",
+                .number => try self.number(),
+                .true, .false, .null => @tagName(kind),
+                else => return error.Syntax,
+            };
+            if (kind != .number) _ = try self.next();
+            const separate = into.items.len > 0 and kind != .array_end and into.items[into.items.len - 1] != '[';
+            if (separate) try into.append(gpa, ',');
+            try into.appendSlice(gpa, text);
+            if (kind == .array_begin) depth += 1;
+            if (kind == .array_end) depth -= 1;
+            if (depth == 0) return;
+        }
+    }
+
     fn known(err: anyerror) Error {
         return switch (err) {
             error.ReadFailed => error.ReadFailed,

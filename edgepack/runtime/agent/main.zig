@@ -54,7 +54,7 @@ fn run(arena: std.mem.Allocator, io: Io, refusal: *Refusal, args: std.process.Ar
     const parsed: Arguments = try .parse(refusal, words.items);
     const root = parsed.root;
     switch (parsed.command) {
-        .serve => |options| return serve.run(io, refusal, root, options.socket, options.detach),
+        .serve => |options| return serve.run(io, refusal, root, options),
         .install => |path| try commands.install(arena, io, refusal, root, path, out),
         .pull => |what| try commands.pull(arena, io, refusal, root, what.where, what.names, out),
         .rollback => |name| try commands.rollback(arena, io, refusal, root, name, out),

@@ -25,6 +25,8 @@ pub const Models = struct {
         name_buffer: [64]u8,
         name_len: u8,
         current: ?*ServedModel,
+        /// Taken out of service by request: that it does not run is as it should be.
+        unloaded: bool = false,
         /// Why it is not the installed version that is served, or none; empty where all is well.
         trouble: Refusal,
 
@@ -107,9 +109,32 @@ pub const Models = struct {
         };
         const old = entry.current;
         entry.current = served;
+        entry.unloaded = false;
         entry.trouble = trouble;
         self.lock.unlock();
         if (old) |it| it.release();
+    }
+
+    /// Takes a model out of service until it is loaded again. Requests that began on it end on it; the
+    /// last of them stops the worker.
+    pub fn unload(self: *Models, name: []const u8, problem: *Problem) error{Problem}!void {
+        self.loading.lock(); // a load that is under way comes first, and does not bring it back after us
+        defer self.loading.unlock();
+        self.lock.lock();
+        const entry = self.find(name) orelse {
+            self.lock.unlock();
+            return problem.because(.not_found, "no model {s}", .{printable(name)});
+        };
+        const old = entry.current;
+        entry.current = null;
+        entry.unloaded = true;
+        entry.trouble = .{};
+        entry.trouble.because(.worker, "unloaded", .{}) catch {};
+        self.lock.unlock();
+        if (old) |it| {
+            log.line("{s}: version {s} is unloaded", .{ name, it.info.version });
+            it.release();
+        }
     }
 
     fn find(self: *Models, name: []const u8) ?*Entry {
@@ -144,11 +169,11 @@ pub const Models = struct {
         return .{ .entry = entry, .version = version_buffer[0..version.len] };
     }
 
-    /// Every model that is installed has a version that runs.
+    /// Every model that is installed has a version that runs, unless it was unloaded.
     pub fn allReady(self: *Models) bool {
         self.lock.lock();
         defer self.lock.unlock();
-        for (self.entries[0..self.len]) |entry| if (entry.current == null) return false;
+        for (self.entries[0..self.len]) |entry| if (entry.current == null and !entry.unloaded) return false;
         return true;
     }
 

@@ -3,46 +3,142 @@
 
 const std = @import("std");
 const Io = std.Io;
+const Answer = @import("http_answer.zig").Answer;
 const model_info = @import("model_info.zig");
 const ModelInfo = model_info.ModelInfo;
 const Tensor = model_info.Tensor;
+const Problem = @import("problem.zig").Problem;
+const TensorParameters = @import("tensor_parameters.zig").TensorParameters;
+const shared_memory = @import("shared_memory.zig");
 const tensor_json = @import("tensor_json.zig");
 const Shape = tensor_json.Shape;
 
 pub const max_id_bytes = 256;
 
+/// One output that is asked for.
+pub const Wanted = struct {
+    /// Index among the model's outputs.
+    output: u8,
+    /// Behind the JSON instead of in it; null where the request as a whole decides.
+    binary: ?bool = null,
+    /// Or in neither.
+    shared: ?Shared = null,
+
+    const Shared = struct { access: shared_memory.Access, region: *shared_memory.Region, offset: u64 };
+};
+
 /// What one infer request asks for, beside its tensors.
 pub const Infer = struct {
     id_buffer: [max_id_bytes]u8 = undefined,
     id: ?[]const u8 = null,
-    /// Indices of the outputs that are asked for, in the order asked; empty where it was not said.
-    outputs: [model_info.max_tensors]u8 = undefined,
-    outputs_len: usize = 0,
+    /// In the order asked; after settle() never empty.
+    wanted: [model_info.max_tensors]Wanted = undefined,
+    wanted_len: usize = 0,
+    /// The form of those outputs that say none.
+    binary_output: bool = false,
 
-    /// Writes the answer; outputs are taken from `staging`.
+    /// Adds an output that the request names.
+    pub fn want(self: *Infer, info: *const ModelInfo, name: []const u8, parameters: *const TensorParameters, regions: ?shared_memory.Access, problem: *Problem) error{Problem}!void {
+        const index = for (info.outputs, 0..) |output, index| {
+            if (std.mem.eql(u8, output.name, name)) break index;
+        } else return problem.because(.bad_request, "the model has no output \"{s}\"; the first is \"{s}\"", .{ name, info.outputs[0].name });
+        for (self.wanted[0..self.wanted_len]) |earlier| {
+            if (earlier.output == index) return problem.because(.bad_request, "output \"{s}\" is asked for twice", .{name});
+        }
+        const shared = if (parameters.region == null) null else try placeOf(&info.outputs[index], parameters, regions, problem);
+        self.wanted[self.wanted_len] = .{ .output = @intCast(index), .binary = parameters.binary, .shared = shared };
+        self.wanted_len += 1;
+    }
+
+    fn placeOf(output: *const Tensor, parameters: *const TensorParameters, regions: ?shared_memory.Access, problem: *Problem) error{Problem}!Wanted.Shared {
+        if (parameters.binary orelse false) return problem.because(.bad_request, "output \"{s}\" is asked for in two places", .{output.name});
+        if (parameters.region_bytes < output.nbytes) {
+            return problem.because(.bad_request, "output \"{s}\": shared_memory_byte_size is {d}, and {d} are needed", .{ output.name, parameters.region_bytes, output.nbytes });
+        }
+        const access = try shared_memory.allowed(regions, problem);
+        const region = try access.acquire(parameters.region.?, problem);
+        errdefer access.release(region);
+        try region.checkRange(parameters.region_offset, parameters.region_bytes, problem);
+        return .{ .access = access, .region = region, .offset = parameters.region_offset };
+    }
+
+    /// Gives back what it holds of shared memory.
+    pub fn release(self: *Infer) void {
+        for (self.wanted[0..self.wanted_len]) |wanted| if (wanted.shared) |it| it.access.release(it.region);
+        self.wanted_len = 0;
+    }
+
+    /// The whole request has been read: none asked for means all.
+    pub fn settle(self: *Infer, info: *const ModelInfo) void {
+        if (self.wanted_len == 0) {
+            for (self.wanted[0..info.outputs.len], 0..) |*wanted, index| wanted.* = .{ .output = @intCast(index) };
+            self.wanted_len = info.outputs.len;
+        }
+        for (self.wanted[0..self.wanted_len]) |*wanted| {
+            wanted.binary = wanted.shared == null and (wanted.binary orelse self.binary_output);
+        }
+    }
+
+    /// Puts those outputs into shared memory that are to be there.
+    pub fn writeShared(self: *const Infer, info: *const ModelInfo, staging: []const u8, problem: *Problem) error{Problem}!void {
+        for (self.wanted[0..self.wanted_len]) |wanted| {
+            const shared = wanted.shared orelse continue;
+            try shared.region.write(shared.offset, bytesOf(&info.outputs[wanted.output], staging), problem);
+        }
+    }
+
+    /// Writes the answer: JSON, then the tensors whose data is not in it.
     pub fn writeAnswer(self: *const Infer, writer: *Io.Writer, info: *const ModelInfo, staging: []const u8) Io.Writer.Error!void {
+        try self.writeJson(writer, info, staging);
+        for (self.wanted[0..self.wanted_len]) |wanted| {
+            if (wanted.binary.?) try writer.writeAll(bytesOf(&info.outputs[wanted.output], staging));
+        }
+    }
+
+    /// How the answer divides; null where all of it is JSON, whose length is then not known before.
+    pub fn parts(self: *const Infer, info: *const ModelInfo, staging: []const u8) ?Answer.Parts {
+        var tensor_bytes: u64 = 0;
+        for (self.wanted[0..self.wanted_len]) |wanted| {
+            if (wanted.binary.?) tensor_bytes += info.outputs[wanted.output].nbytes;
+        }
+        if (tensor_bytes == 0) return null;
+        var buffer: [512]u8 = undefined;
+        var counter: Io.Writer.Discarding = .init(&buffer);
+        self.writeJson(&counter.writer, info, staging) catch unreachable; // it only counts
+        return .{ .json_bytes = counter.fullCount(), .tensor_bytes = tensor_bytes };
+    }
+
+    fn writeJson(self: *const Infer, writer: *Io.Writer, info: *const ModelInfo, staging: []const u8) Io.Writer.Error!void {
         try writer.print("{{\"model_name\":\"{s}\",\"model_version\":\"{s}\"", .{ info.name, info.version });
         if (self.id) |id| {
             try writer.writeAll(",\"id\":");
             try std.json.Stringify.encodeJsonString(id, .{}, writer);
         }
         try writer.writeAll(",\"outputs\":[");
-        if (self.outputs_len == 0) {
-            for (info.outputs, 0..) |*output, index| try writeOutput(writer, output, staging, index == 0);
-        } else for (self.outputs[0..self.outputs_len], 0..) |wanted, index| {
-            try writeOutput(writer, &info.outputs[wanted], staging, index == 0);
+        for (self.wanted[0..self.wanted_len], 0..) |wanted, index| {
+            if (index > 0) try writer.writeByte(',');
+            try writeOutput(writer, &info.outputs[wanted.output], wanted, staging);
         }
         try writer.writeAll("]}");
     }
 };
 
-fn writeOutput(writer: *Io.Writer, output: *const Tensor, staging: []const u8, first: bool) Io.Writer.Error!void {
-    if (!first) try writer.writeByte(',');
+fn writeOutput(writer: *Io.Writer, output: *const Tensor, wanted: Wanted, staging: []const u8) Io.Writer.Error!void {
     try writer.writeByte('{');
     try writeTensorFields(writer, output);
-    try writer.writeAll(",\"data\":");
-    try tensor_json.write(writer, output.dtype, staging[output.offset..][0..output.nbytes]);
+    if (wanted.shared) |it| {
+        try writer.print(",\"parameters\":{{\"shared_memory_region\":\"{s}\",\"shared_memory_byte_size\":{d},\"shared_memory_offset\":{d}}}", .{ it.region.name(), output.nbytes, it.offset });
+    } else if (wanted.binary.?) {
+        try writer.print(",\"parameters\":{{\"binary_data_size\":{d}}}", .{output.nbytes});
+    } else {
+        try writer.writeAll(",\"data\":");
+        try tensor_json.write(writer, output.dtype, bytesOf(output, staging));
+    }
     try writer.writeByte('}');
+}
+
+fn bytesOf(tensor: *const Tensor, staging: []const u8) []const u8 {
+    return staging[tensor.offset..][0..tensor.nbytes];
 }
 
 fn writeTensorFields(writer: *Io.Writer, tensor: *const Tensor) Io.Writer.Error!void {
@@ -51,8 +147,10 @@ fn writeTensorFields(writer: *Io.Writer, tensor: *const Tensor) Io.Writer.Error!
     try writer.print(",\"datatype\":\"{s}\",\"shape\":{f}", .{ tensor_json.datatype(tensor.dtype), Shape{ .extents = tensor.shape } });
 }
 
-pub fn writeServerMetadata(writer: *Io.Writer, version: []const u8) Io.Writer.Error!void {
-    try writer.print("{{\"name\":\"edgepack\",\"version\":\"{s}\",\"extensions\":[\"model_repository\"]}}", .{version});
+pub fn writeServerMetadata(writer: *Io.Writer, version: []const u8, has_shared_memory: bool) Io.Writer.Error!void {
+    try writer.print("{{\"name\":\"edgepack\",\"version\":\"{s}\",\"extensions\":[\"binary_tensor_data\",\"model_repository\"{s}]}}", .{
+        version, if (has_shared_memory) ",\"system_shared_memory\"" else "",
+    });
 }
 
 pub fn writeModelMetadata(writer: *Io.Writer, info: *const ModelInfo) Io.Writer.Error!void {

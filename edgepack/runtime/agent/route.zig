@@ -12,12 +12,20 @@ pub const Route = union(enum) {
     infer: Model,
     index,
     load: []const u8,
+    unload: []const u8,
+    /// Of shared memory: one region, or all where no name is given.
+    region_status: ?[]const u8,
+    register: []const u8,
+    unregister: ?[]const u8,
 
     pub const Model = struct { name: []const u8, version: ?[]const u8 };
 
     /// Whether it takes POST; all others take GET.
     pub fn changes(route: Route) bool {
-        return route == .infer or route == .index or route == .load;
+        return switch (route) {
+            .infer, .index, .load, .unload, .register, .unregister => true,
+            .server, .live, .ready, .model, .model_ready, .region_status => false,
+        };
     }
 
     pub fn parse(path: []const u8) ?Route {
@@ -31,17 +39,30 @@ pub const Route = union(enum) {
         }
         if (is(words[1], "repository")) {
             if (words.len == 3 and is(words[2], "index")) return .index;
-            const loads = words.len == 5 and is(words[2], "models") and is(words[4], "load") and naming.isName(words[3]);
-            return if (loads) .{ .load = words[3] } else null;
+            if (words.len != 5 or !is(words[2], "models") or !naming.isName(words[3])) return null;
+            if (is(words[4], "load")) return .{ .load = words[3] };
+            return if (is(words[4], "unload")) .{ .unload = words[3] } else null;
         }
+        if (is(words[1], "systemsharedmemory")) return parseRegion(words[2..]);
         return if (is(words[1], "models")) parseModel(words[2..]) else null;
+    }
+
+    /// [region/NAME/]status, register or unregister
+    fn parseRegion(words: []const []const u8) ?Route {
+        const named = words.len == 3 and is(words[0], "region");
+        if (!named and words.len != 1) return null;
+        const name: ?[]const u8 = if (named) words[1] else null;
+        const verb = words[words.len - 1];
+        if (is(verb, "status")) return .{ .region_status = name };
+        if (is(verb, "unregister")) return .{ .unregister = name };
+        return if (named and is(verb, "register")) .{ .register = words[1] } else null;
     }
 
     /// NAME[/versions/VERSION][/ready|/infer]
     fn parseModel(words: []const []const u8) ?Route {
         if (words.len == 0 or !naming.isName(words[0])) return null;
         const versioned = words.len > 1 and is(words[1], "versions");
-        if (versioned and (words.len < 3 or naming.Version.parse(words[2]) == null)) return null;
+        if (versioned and words.len < 3) return null; // any text: that no such version is served is the better answer
         const model: Model = .{ .name = words[0], .version = if (versioned) words[2] else null };
         const rest = words[if (versioned) 3 else 1..];
         if (rest.len == 0) return .{ .model = model };
@@ -77,11 +98,19 @@ test "paths lead where the protocol says, and all others nowhere" {
     try testing.expectEqualStrings("m.x-1", versioned.name);
     try testing.expectEqualStrings("1.2.3", versioned.version.?);
     try testing.expectEqual(null, Route.parse("/v2/models/m/ready").?.model_ready.version);
+    try testing.expectEqualStrings("m", Route.parse("/v2/repository/models/m/unload").?.unload);
+    try testing.expectEqualStrings("1", Route.parse("/v2/models/m/versions/1").?.model.version.?);
+    try testing.expectEqual(null, Route.parse("/v2/systemsharedmemory/status").?.region_status);
+    try testing.expectEqual(null, Route.parse("/v2/systemsharedmemory/unregister").?.unregister);
+    try testing.expectEqualStrings("r", Route.parse("/v2/systemsharedmemory/region/r/status").?.region_status.?);
+    try testing.expectEqualStrings("R", Route.parse("/v2/systemsharedmemory/region/R/register").?.register);
+    try testing.expectEqualStrings("r", Route.parse("/v2/systemsharedmemory/region/r/unregister").?.unregister.?);
     try testing.expectEqualStrings("versions", Route.parse("/v2/models/versions").?.model.name);
     for ([_][]const u8{
-        "/",                       "/v3",                            "/v2/health",            "/v2/health/ready/x",
-        "/v2/models",              "/v2/models/../etc",              "/v2/models/M",          "/v2/models/m/versions",
-        "/v2/models/m/versions/1", "/v2/models/m/x",                 "/v2/models/m/infer/x",  "/v2/repository/models/m/unload",
-        "/v2/repository",          "/v2/repository/models/%2e/load", "/v2/a/b/c/d/e/f/g/h/i", "/v2/models//infer",
+        "/",                              "/v3",                             "/v2/health",                      "/v2/health/ready/x",
+        "/v2/models",                     "/v2/models/../etc",               "/v2/models/M",                    "/v2/models/m/versions",
+        "/v2/models/m/versions/1/config", "/v2/models/m/x",                  "/v2/models/m/infer/x",            "/v2/repository/models/m/unload/x",
+        "/v2/systemsharedmemory",         "/v2/systemsharedmemory/register", "/v2/systemsharedmemory/region/r", "/v2/cudasharedmemory/status",
+        "/v2/repository",                 "/v2/repository/models/%2e/load",  "/v2/a/b/c/d/e/f/g/h/i",           "/v2/models//infer",
     }) |path| try testing.expectEqual(null, Route.parse(path));
 }

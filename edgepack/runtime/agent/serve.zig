@@ -1,12 +1,14 @@
-//! `edgepack-agent serve`: the Open Inference Protocol, version 2, on a Unix socket.
+//! `edgepack-agent serve`: the Open Inference Protocol, version 2, on a Unix socket and, where asked, on
+//! loopback TCP.
 //!
 //! One thread accepts; each connection has a thread of its own, `max_connections` at most. A signal to
-//! stop closes the socket, lets the requests in progress end, and stops the workers.
+//! stop closes the sockets, lets the requests in progress end, and stops the workers.
 //! What is answered is in endpoints.zig, how models are switched in models.zig.
 
 const std = @import("std");
 const Io = std.Io;
 const linux = std.os.linux;
+const arguments = @import("arguments.zig");
 const clock = @import("clock.zig");
 const Connection = @import("connection.zig").Connection;
 const detach = @import("detach.zig");
@@ -17,9 +19,13 @@ const Models = @import("models.zig").Models;
 const refusals = @import("refusal.zig");
 const Refusal = refusals.Refusal;
 const Store = @import("store.zig").Store;
+const tcp_socket = @import("tcp_socket.zig");
 const unix_socket = @import("unix_socket.zig");
 
 const max_connections = 32;
+/// Connections over TCP come no further than here: whoever can reach the port, which is everybody, must
+/// not shut out those who may use the Unix socket.
+const max_connections_for_tcp = 16;
 const thread_stack_bytes = 512 << 10;
 const idle_ms = 60_000;
 /// From a request's first byte to its last.
@@ -29,13 +35,13 @@ const shutdown_ms = 70_000; // a run may take 60 s
 const max_path_bytes = 512;
 
 /// The process's exit code: 0 after SIGTERM or SIGINT, and for the command that detached it.
-pub fn run(io: Io, refusal: *Refusal, root: []const u8, socket: ?[]const u8, detached: bool) refusals.Error!u8 {
+pub fn run(io: Io, refusal: *Refusal, root: []const u8, options: arguments.Serve) refusals.Error!u8 {
     var arena_state: std.heap.ArenaAllocator = .init(std.heap.page_allocator);
     const arena = arena_state.allocator(); // for the life of the process
-    const socket_path = socket orelse try std.fmt.allocPrint(arena, "{s}/run/agent.sock", .{root});
+    const socket_path = options.socket orelse try std.fmt.allocPrint(arena, "{s}/run/agent.sock", .{root});
     var store: Store = try .open(io, refusal, root);
-    if (!detached) {
-        try serve(arena, refusal, &store, socket_path, null);
+    if (!options.detach) {
+        try serve(arena, refusal, &store, socket_path, options.tcp, null);
         return 0;
     }
     const log_path = try std.fmt.allocPrintSentinel(arena, "{s}/run/agent.log", .{root}, 0);
@@ -45,7 +51,7 @@ pub fn run(io: Io, refusal: *Refusal, root: []const u8, socket: ?[]const u8, det
             return refusal.because(.state, "the server ended; see {s}", .{log_path});
         },
         .daemon => |announcement| {
-            serve(arena, refusal, &store, socket_path, announcement) catch |err| {
+            serve(arena, refusal, &store, socket_path, options.tcp, announcement) catch |err| {
                 log.line("{s}", .{refusal.reason()});
                 linux.exit_group(if (err == error.Refused) refusal.check.exitCode() else 1);
             };
@@ -54,7 +60,7 @@ pub fn run(io: Io, refusal: *Refusal, root: []const u8, socket: ?[]const u8, det
     }
 }
 
-fn serve(arena: std.mem.Allocator, refusal: *Refusal, store: *Store, socket_path: []const u8, announcement: ?detach.Announcement) refusals.Error!void {
+fn serve(arena: std.mem.Allocator, refusal: *Refusal, store: *Store, socket_path: []const u8, tcp: ?tcp_socket.Address, announcement: ?detach.Announcement) refusals.Error!void {
     errdefer if (announcement) |it| it.failed(refusal);
     try claim(store);
     const server = try arena.create(Server);
@@ -68,13 +74,21 @@ fn serve(arena: std.mem.Allocator, refusal: *Refusal, store: *Store, socket_path
     // Workers first: whoever can connect finds every model ready that can be.
     try server.models.loadAll(refusal);
     errdefer server.models.stopAll();
-    const listener = try unix_socket.listen(refusal, socket_path);
+    if (tcp) |address| server.tcp = try listenOnLoopback(refusal, address);
+    server.unix = try unix_socket.listen(refusal, socket_path);
     if (announcement) |it| it.ready();
     log.line("serving {d} models at {s}", .{ server.models.len, socket_path });
-    server.acceptUntilSignal(listener);
+    server.acceptUntilSignal();
     unix_socket.remove(socket_path);
-    server.drain(listener);
+    server.drain();
     log.line("stopped", .{});
+}
+
+fn listenOnLoopback(refusal: *Refusal, wanted: tcp_socket.Address) error{Refused}!linux.fd_t {
+    var address = wanted;
+    const fd = try tcp_socket.listen(refusal, &address);
+    log.line("listening at {f}: every process of this machine may connect", .{address});
+    return fd;
 }
 
 /// One server for each store. The lock goes with the process.
@@ -120,6 +134,9 @@ const Server = struct {
     signals: linux.fd_t,
     /// Written once: every connection sees it from then on.
     stop: linux.fd_t,
+    unix: linux.fd_t = undefined,
+    /// -1, which poll() passes by, where there is none.
+    tcp: linux.fd_t = -1,
     /// Written by each connection that ends.
     finished: linux.fd_t,
     connections: std.atomic.Value(u32) = .init(0),
@@ -128,10 +145,11 @@ const Server = struct {
     turned_away: [16]linux.fd_t = undefined,
     turned_away_len: usize = 0,
 
-    fn acceptUntilSignal(self: *Server, listener: linux.fd_t) void {
+    fn acceptUntilSignal(self: *Server) void {
         var fds = [_]linux.pollfd{
-            .{ .fd = listener, .events = linux.POLL.IN, .revents = 0 },
             .{ .fd = self.signals, .events = linux.POLL.IN, .revents = 0 },
+            .{ .fd = self.unix, .events = linux.POLL.IN, .revents = 0 },
+            .{ .fd = self.tcp, .events = linux.POLL.IN, .revents = 0 },
         };
         while (true) {
             const patience: u64 = if (self.turned_away_len > 0) linger_ms else idle_ms;
@@ -139,19 +157,29 @@ const Server = struct {
                 self.closeTurnedAway();
                 continue;
             }
-            if (fds[1].revents != 0) return;
-            const fd = unix_socket.accept(listener) orelse {
-                // Out of descriptors or memory: poll would say "ready" at once and for ever.
-                _ = clock.poll(fds[1..], clock.milliseconds() + 50);
-                continue;
-            };
-            self.startConnection(fd);
+            if (fds[0].revents != 0) return;
+            // Out of descriptors or memory: poll would say "ready" at once and for ever.
+            if (!self.acceptOne()) _ = clock.poll(fds[0..1], clock.milliseconds() + 50);
         }
     }
 
-    fn startConnection(self: *Server, fd: linux.fd_t) void {
-        if (self.connections.fetchAdd(1, .monotonic) < max_connections) {
-            const thread = std.Thread.spawn(.{ .stack_size = thread_stack_bytes }, serveConnection, .{ self, fd }) catch null;
+    /// One connection of each socket; false where there was none.
+    fn acceptOne(self: *Server) bool {
+        var any = false;
+        for ([_]linux.fd_t{ self.unix, self.tcp }) |listener| {
+            if (listener < 0) continue;
+            const fd = unix_socket.accept(listener) orelse continue;
+            any = true;
+            self.startConnection(fd, listener == self.tcp);
+        }
+        return any;
+    }
+
+    fn startConnection(self: *Server, fd: linux.fd_t, over_tcp: bool) void {
+        if (over_tcp) tcp_socket.sendAtOnce(fd);
+        const limit: u32 = if (over_tcp) max_connections_for_tcp else max_connections;
+        if (self.connections.fetchAdd(1, .monotonic) < limit) {
+            const thread = std.Thread.spawn(.{ .stack_size = thread_stack_bytes }, serveConnection, .{ self, fd, over_tcp }) catch null;
             if (thread) |it| return it.detach();
         }
         _ = self.connections.fetchSub(1, .monotonic);
@@ -169,9 +197,10 @@ const Server = struct {
     }
 
     /// Whoever had connected is still answered; then the workers go.
-    fn drain(self: *Server, listener: linux.fd_t) void {
-        while (unix_socket.accept(listener)) |fd| self.startConnection(fd);
-        _ = linux.close(listener);
+    fn drain(self: *Server) void {
+        for (0..2 * max_connections) |_| if (!self.acceptOne()) break;
+        _ = linux.close(self.unix);
+        if (self.tcp >= 0) _ = linux.close(self.tcp);
         signalEvent(self.stop);
         const deadline = clock.milliseconds() + shutdown_ms;
         var fds = [_]linux.pollfd{.{ .fd = self.finished, .events = linux.POLL.IN, .revents = 0 }};
@@ -184,7 +213,7 @@ const Server = struct {
     }
 };
 
-fn serveConnection(server: *Server, fd: linux.fd_t) void {
+fn serveConnection(server: *Server, fd: linux.fd_t, over_tcp: bool) void {
     defer {
         _ = linux.close(fd);
         _ = server.connections.fetchSub(1, .release);
@@ -193,6 +222,8 @@ fn serveConnection(server: *Server, fd: linux.fd_t) void {
     var read_buffer: [16 << 10]u8 = undefined;
     var write_buffer: [4 << 10]u8 = undefined;
     var connection: Connection = .init(fd, server.stop, &read_buffer, &write_buffer);
+    connection.over_tcp = over_tcp;
+    if (!over_tcp) connection.user = unix_socket.peerUser(fd);
     while (connection.waitForBytes(idle_ms) == .bytes) {
         connection.deadline = clock.milliseconds() + request_ms;
         const more = serveRequest(server, &connection) catch return;
@@ -224,6 +255,7 @@ fn serveRequest(server: *Server, connection: *Connection) Io.Writer.Error!bool {
         error.UnsupportedEncoding => exchange.refuse(.unsupported_media_type, "compressed bodies are not supported"),
         error.UnknownExpectation => exchange.refuse(.expectation_failed, "the only expectation is 100-continue"),
     };
+    if (connection.over_tcp) if (exchange.head.webTrouble()) |reason| return exchange.refuse(.forbidden, reason);
     var path: [max_path_bytes]u8 = undefined; // the head does not outlast the body
     const len = exchange.head.path.len;
     if (len > path.len) return exchange.refuse(.not_found, "no such path");
@@ -233,11 +265,15 @@ fn serveRequest(server: *Server, connection: *Connection) Io.Writer.Error!bool {
 
 test {
     _ = @import("connection.zig");
+    _ = @import("control_request.zig");
     _ = @import("endpoints.zig");
     _ = @import("http.zig");
     _ = @import("infer_request.zig");
     _ = @import("mutex.zig");
     _ = @import("route.zig");
+    _ = @import("shared_memory.zig");
+    _ = @import("staging.zig");
+    _ = @import("tcp_socket.zig");
     _ = @import("tensor_json.zig");
     _ = @import("worker_exit.zig");
 }

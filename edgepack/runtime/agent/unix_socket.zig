@@ -44,6 +44,14 @@ pub fn accept(listener: linux.fd_t) ?linux.fd_t {
     return if (linux.errno(result) == .SUCCESS) @intCast(result) else null;
 }
 
+/// The user whose process connected, as the kernel noted it then.
+pub fn peerUser(fd: linux.fd_t) ?linux.uid_t {
+    var credentials: extern struct { pid: linux.pid_t, uid: linux.uid_t, gid: linux.gid_t } = undefined;
+    var len: linux.socklen_t = @sizeOf(@TypeOf(credentials));
+    const result = linux.getsockopt(fd, linux.SOL.SOCKET, linux.SO.PEERCRED, std.mem.asBytes(&credentials), &len);
+    return if (linux.errno(result) == .SUCCESS and len == @sizeOf(@TypeOf(credentials))) credentials.uid else null;
+}
+
 fn answers(refusal: *Refusal, address: *const linux.sockaddr.un) bool {
     const fd = open(refusal) catch return false;
     defer _ = linux.close(fd);
