@@ -108,7 +108,9 @@ void epc_close(epc_client *client); /* more than once does no harm */
 /* EPC_OK if `model` can be asked, or with NULL every installed model; else EPC_ERR_SERVER. */
 int epc_ready(epc_client *client, const char *model);
 
-/* Writes up to `capacity` installed models, and to *count how many there are. */
+/* Writes up to `capacity` installed models, and to *count how many there are. The whole list must fit the
+ * buffer, and 16 KiB (well over a hundred models): beyond that the agent answers in chunks, which are
+ * not understood here (EPC_ERR_ANSWER). */
 int epc_list(epc_client *client, epc_model models[], size_t capacity, size_t *count);
 
 /* ---- inference ------------------------------------------------------------------------------ */
