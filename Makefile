@@ -13,7 +13,7 @@ DEMO_PACKAGES := qemu-user-static openssh-server openssh-client
 # A whole machine to push to (qemu-system to cpio), a registry and what reads packages, an S3, and
 # others' opinion on keys, units and system calls.
 TEST_PACKAGES := $(DEMO_PACKAGES) python3-venv qemu-system-arm qemu-utils e2fsprogs cpio \
-	llvm skopeo docker-registry ceph-mon ceph-osd radosgw ceph-common openssl strace systemd
+	llvm skopeo docker-registry ceph-mon ceph-osd radosgw ceph-common openssl strace systemd mosquitto
 
 .PHONY: help demo test check bench mca conformance wheel docs clean
 

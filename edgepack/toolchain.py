@@ -24,6 +24,9 @@ from edgepack.targets import Target
 RUNTIME = Path(__file__).parent / "runtime"
 """Native sources, which travel inside the wheel."""
 
+CLIENTS = Path(__file__).parent / "clients"
+"""What applications on a device ask the agent with; it travels inside the wheel too."""
+
 _EMPTY_PLAN = """#include "plan.h"
 static const ep_model model = {.abi_version = EP_ABI_VERSION};
 const ep_model *ep_model_get(void) { return &model; }
@@ -50,6 +53,19 @@ def build_agent(target: Target) -> Path:
         ["build-exe", str(RUNTIME / "agent" / "main.zig"), *_static(target), "-OReleaseSafe"],
         sources=sorted((RUNTIME / "agent").glob("**/*.zig")),
     )
+
+
+def build_c_client(target: Target) -> Path:
+    """``libedgepack_client.a`` for programs on ``target`` that ask the agent; its header is beside
+    the source, in CLIENTS / "c".
+    """
+    source = CLIENTS / "c" / "edgepack_client.c"
+    built = _cached(
+        "edgepack_client.o",
+        ["cc", "-c", *_c_flags(target), str(source)],
+        sources=[source, source.with_suffix(".h")],
+    )
+    return _cached("libedgepack_client.a", ["ar", "rcsD", str(built)], sources=[built])
 
 
 def link_worker(compiled: CompiledModel) -> NativeModel:
@@ -139,7 +155,7 @@ def _runtime_bytes(target: Target) -> int:
 def _cached(name: str, command: Sequence[str], *, sources: Iterable[Path]) -> Path:
     """Run ``zig COMMAND`` once for each content of the sources, command line and zig."""
     digest = hashlib.sha256()
-    relative = (argument.replace(str(RUNTIME), "") for argument in command)
+    relative = (argument.replace(str(RUNTIME.parent), "") for argument in command)
     digest.update("\0".join([zig_version(), *relative]).encode())
     for source in sources:
         content = source.read_bytes()
@@ -149,10 +165,16 @@ def _cached(name: str, command: Sequence[str], *, sources: Iterable[Path]) -> Pa
         built.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".", dir=built.parent) as directory:
             output = Path(directory) / name
-            option = ["-o", str(output)] if command[0] == "cc" else [f"-femit-bin={output}"]
-            _zig([*command, *option], cwd=Path(directory))
+            _zig(_with_output(command, output), cwd=Path(directory))
             os.replace(output, built)
     return built
+
+
+def _with_output(command: Sequence[str], output: Path) -> list[str]:
+    if command[0] == "ar":  # operation, archive, members
+        return [*command[:2], str(output), *command[2:]]
+    option = ["-o", str(output)] if command[0] == "cc" else [f"-femit-bin={output}"]
+    return [*command, *option]
 
 
 def _zig(command: Sequence[str], *, cwd: Path) -> None:
