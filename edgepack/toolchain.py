@@ -50,8 +50,8 @@ def build_agent(target: Target) -> Path:
     """The device agent for ``target``: one static executable, out of the cache or built now."""
     return _cached(
         "agent",
-        ["build-exe", str(RUNTIME / "agent" / "main.zig"), *_static(target), "-OReleaseSafe"],
-        sources=sorted((RUNTIME / "agent").glob("**/*.zig")),
+        ["build-exe", *_static(target), "-OReleaseSafe", *zig_modules("agent")],
+        sources=_zig_sources("agent"),
     )
 
 
@@ -66,6 +66,18 @@ def build_c_client(target: Target) -> Path:
         sources=[source, source.with_suffix(".h")],
     )
     return _cached("libedgepack_client.a", ["ar", "rcsD", str(built)], sources=[built])
+
+
+def zig_modules(program: str) -> list[str]:
+    """Zig's options for ``agent`` or ``worker``, and the sandbox that both are built with."""
+    root = f"-Mroot={RUNTIME / program / 'main.zig'}"
+    return ["--dep", "sandbox", root, f"-Msandbox={RUNTIME / 'sandbox' / 'sandbox.zig'}"]
+
+
+def _zig_sources(program: str) -> list[Path]:
+    return [
+        path for part in (program, "sandbox") for path in sorted((RUNTIME / part).glob("**/*.zig"))
+    ]
 
 
 def link_worker(compiled: CompiledModel) -> NativeModel:
@@ -126,11 +138,11 @@ def _c_flags(target: Target) -> list[str]:
 
 def _worker_object(target: Target) -> Path:
     """worker/*.zig as one object."""
-    source = str(RUNTIME / "worker" / "main.zig")
+    options = [*_static(target), "-lc", "-OReleaseSafe", f"-I{RUNTIME}"]
     return _cached(
         "worker.o",
-        ["build-obj", source, *_static(target), "-lc", "-OReleaseSafe", f"-I{RUNTIME}"],
-        sources=[*sorted((RUNTIME / "worker").glob("**/*.zig")), *sorted(RUNTIME.glob("*.h"))],
+        ["build-obj", *options, *zig_modules("worker")],
+        sources=[*_zig_sources("worker"), *sorted(RUNTIME.glob("*.h"))],
     )
 
 

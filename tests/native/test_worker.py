@@ -282,9 +282,36 @@ def test_it_holds_nothing_that_it_inherited_and_gains_no_privileges(make: Any) -
     worker = make()
     worker.reply()
     os.close(stray)
-    files = {entry.name for entry in Path(f"/proc/{worker.process.pid}/fd").iterdir()}
-    assert files == {"0", "1", "2"}
+    process = f"/proc/{worker.process.pid}"
+    files = {entry.name: os.readlink(entry) for entry in Path(f"{process}/fd").iterdir()}
+    counters = {files.pop("3"), files.pop("4")}
+    assert counters == {f"{process}/status", f"{process}/smaps_rollup"}, "for its peak memory"
+    assert set(files) == {"0", "1", "2"}
     assert "NoNewPrivs:\t1" in Path(f"/proc/{worker.process.pid}/status").read_text()
+
+
+@pytest.mark.parametrize("order", [-1010, -1011, -1012, -1013, -1014, -1015])
+def test_a_kernel_that_makes_a_system_call_of_its_own_is_ended(make: Any, order: int) -> None:
+    """Sockets, files, processes, signals, programs, code. What is allowed goes on: see the other tests."""
+    worker = make()
+    worker.reply()
+    status = Path(f"/proc/{worker.process.pid}/status").read_text()
+    assert "Seccomp:\t2" in status
+    assert "NoNewPrivs:\t1" in status
+    worker.memory[:4] = struct.pack("<f", order)
+    worker.send(RUN)
+    assert worker.process.wait(20) == -signal.SIGSYS
+
+
+@pytest.mark.needs("qemu-aarch64-static")
+def test_where_there_are_no_filters_it_says_so_and_goes_on(make: Any) -> None:
+    """The emulator has none; the same calls, which end the worker elsewhere, succeed there."""
+    worker = make(target=load_target("raspberrypi4"), before=["qemu-aarch64-static"])
+    assert worker.reply()[0] == 0
+    assert [worker.run([order, 0, 0, 0]) for order in (-1010, -1011, -1015)] == [0, 0, 0]
+    code, stderr = worker.leave()
+    assert code == 0
+    assert "no seccomp filters" in stderr
 
 
 def test_it_leaves_when_its_parent_is_killed(program: Path, tmp_path: Path) -> None:

@@ -55,23 +55,33 @@ pub fn peak() u64 {
     return @intCast(@as(u128, flops) * std.time.ns_per_s / best);
 }
 
+/// Files of /proc/self, open since before the worker gave up opening any; -1 where there are none.
+var status_file: i32 = -1;
+var rollup_file: i32 = -1;
+
+pub fn openCounters() void {
+    status_file = open("/proc/self/status");
+    rollup_file = open("/proc/self/smaps_rollup");
+}
+
+fn open(path: [*:0]const u8) i32 {
+    const opened = linux.open(path, .{ .ACCMODE = .RDONLY, .CLOEXEC = true }, 0);
+    return if (linux.errno(opened) == .SUCCESS) @intCast(opened) else -1;
+}
+
 /// The largest resident memory so far in bytes; 0 where /proc does not tell.
 ///
 /// VmHWM is what the kernel counted, but since Linux 6.2 its counters run behind by some pages for each
 /// CPU. Rss of smaps_rollup walks the page tables: exact, and here the peak as well, since a worker gives
 /// nothing back. Not ru_maxrss: that counts what was there before exec too.
 pub fn peakMemory() u64 {
-    return @max(kilobytes("/proc/self/status", "VmHWM:"), kilobytes("/proc/self/smaps_rollup", "Rss:")) * 1024;
+    return @max(kilobytes(status_file, "VmHWM:"), kilobytes(rollup_file, "Rss:")) * 1024;
 }
 
 /// The number on the line that starts with `name`; 0 where there is none.
-fn kilobytes(path: [*:0]const u8, name: []const u8) u64 {
+fn kilobytes(fd: i32, name: []const u8) u64 {
     var buffer: [4096]u8 = undefined;
-    const opened = linux.open(path, .{ .ACCMODE = .RDONLY, .CLOEXEC = true }, 0);
-    if (linux.errno(opened) != .SUCCESS) return 0;
-    const fd: i32 = @intCast(opened);
-    defer _ = linux.close(fd);
-    const count = linux.read(fd, &buffer, buffer.len);
+    const count = linux.pread(fd, &buffer, buffer.len, 0);
     if (linux.errno(count) != .SUCCESS) return 0;
     var lines = std.mem.tokenizeScalar(u8, buffer[0..count], '\n');
     while (lines.next()) |line| {

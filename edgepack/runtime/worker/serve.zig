@@ -18,6 +18,7 @@
 
 const std = @import("std");
 const abi = @import("abi.zig");
+const confine = @import("confine.zig");
 const measure = @import("measure.zig");
 const terminal = @import("terminal.zig");
 const linux = std.os.linux;
@@ -137,12 +138,13 @@ fn prepare(weights_path: [*:0]const u8, shared_name: [*:0]const u8, threads: u32
         status.* = abi.status_argument;
         return complain("the model is made for another runtime");
     }
-    _ = linux.prctl(@backingInt(linux.PR.SET_NO_NEW_PRIVS), 1, 0, 0, 0);
-
     const weights = try mapWeights(weights_path, abi.ep_weights_bytes(model), status);
     const shared = try mapShared(shared_name, abi.sharedBytes(model), status);
     closeInherited();
+    measure.openCounters();
     placeTensors(model, shared);
+    var held: confine.Held = .{};
+    confine.leaveFiles(&held);
 
     const memory_bytes = abi.ep_memory_bytes(model);
     const memory = try mapPrivate("memory", @max(memory_bytes, 1), status);
@@ -150,15 +152,18 @@ fn prepare(weights_path: [*:0]const u8, shared_name: [*:0]const u8, threads: u32
     status.* = abi.ep_session_init(&session, model, memory, memory_bytes, weights, abi.ep_weights_bytes(model));
     if (status.* == 0 and threads > 1) status.* = abi.ep_session_set_threads(session.?, threads);
     if (status.* != 0) return complain(std.mem.span(abi.ep_strerror(status.*)));
+    confine.leaveCalls(&held);
+    confine.tellWhatIsMissing(held);
     return session.?;
 }
 
-/// The weights as they lie in the page cache: shared with every other process that maps them.
+/// The weights as they lie in the page cache: shared with every other process that maps them. `path` may
+/// be fd:N for a file that the parent opened, as for the shared memory.
 fn mapWeights(path: [*:0]const u8, expected: usize, status: *i32) Failed![*]const u8 {
     const nothing = struct {
         const bytes: [abi.alignment]u8 align(abi.alignment) = @splat(0);
     };
-    const fd = try open(path, .{ .ACCMODE = .RDONLY, .CLOEXEC = true }, status);
+    const fd = try given("weights", path, .RDONLY, status);
     defer _ = linux.close(fd);
     if (fileSize(fd) != expected) {
         status.* = abi.status_weights;
@@ -168,16 +173,8 @@ fn mapWeights(path: [*:0]const u8, expected: usize, status: *i32) Failed![*]cons
     return map("weights", expected, .{ .READ = true }, .{ .TYPE = .SHARED }, fd, status);
 }
 
-/// `name` is a path, or fd:N for a file that the parent opened.
 fn mapShared(name: [*:0]const u8, expected: usize, status: *i32) Failed![*]u8 {
-    const text = std.mem.span(name);
-    const fd = if (std.mem.startsWith(u8, text, "fd:"))
-        std.fmt.parseInt(u15, text[3..], 10) catch {
-            status.* = abi.status_errno_base - @as(i32, @backingInt(linux.E.BADF));
-            return complain("shared memory: no such file descriptor");
-        }
-    else
-        try open(name, .{ .ACCMODE = .RDWR, .CLOEXEC = true }, status);
+    const fd = try given("shared memory", name, .RDWR, status);
     defer _ = linux.close(fd);
     if (fileSize(fd) < expected) {
         status.* = abi.status_memory;
@@ -195,6 +192,17 @@ fn placeTensors(model: *const abi.Model, shared: [*]u8) void {
         tensors[index] = shared + std.mem.alignForward(usize, end, abi.alignment);
         end = abi.afterTensor(end, tensor.?);
     }
+}
+
+/// `name` is a path, or fd:N for a file that the parent opened.
+fn given(what: []const u8, name: [*:0]const u8, mode: std.posix.ACCMODE, status: *i32) Failed!i32 {
+    const text = std.mem.span(name);
+    if (!std.mem.startsWith(u8, text, "fd:")) return open(name, .{ .ACCMODE = mode, .CLOEXEC = true }, status);
+    return std.fmt.parseInt(u15, text[3..], 10) catch {
+        status.* = abi.status_errno_base - @as(i32, @backingInt(linux.E.BADF));
+        terminal.complain(&.{ what, ": no such file descriptor" });
+        return error.Failed;
+    };
 }
 
 /// What an ancestor left open is not the model's to hold. Old kernels (before 5.9) have no
