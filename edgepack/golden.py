@@ -29,6 +29,8 @@ _SMALLEST = 1e-30
 """Outputs that are all zero are compared absolutely against this."""
 _ROUNDING = 2.0**-24
 """How exact a function is near its saturation, as a part of its largest value: of float32."""
+_SMALL = 2.0**-9
+"""An output below this part of its largest value is near a function's saturation."""
 _LEAST_TOLERANCE = 2e-6
 """A few float32 roundings; below this, right answers of another instruction set would fail."""
 
@@ -184,8 +186,14 @@ def _beside_one_another(candidates: Sequence[_Candidate]) -> list[_Candidate]:
         replace(
             candidate,
             doubt=max(
-                candidate.doubt,
-                *(_ROUNDING * largest[name] / size[name] for name in largest),
+                [
+                    candidate.doubt,
+                    *(
+                        _ROUNDING * largest[name] / size[name]
+                        for name in largest
+                        if size[name] < _SMALL * largest[name]
+                    ),
+                ]
             ),
         )
         for candidate, size in zip(candidates, sizes, strict=True)
