@@ -56,13 +56,10 @@ pub const ErrorKind = enum {
     }
 };
 
-pub const CaptureResult = enum { recorded, dropped, failed };
-
 /// The counters of one version of a model.
 pub const Version = struct {
     requests: Counter = .init(0),
     errors: std.EnumArray(ErrorKind, Counter) = .initFill(.init(0)),
-    captures: std.EnumArray(CaptureResult, Counter) = .initFill(.init(0)),
     deaths: Counter = .init(0),
     restarts: Counter = .init(0),
     queue_wait: Histogram = .{},
@@ -90,10 +87,6 @@ pub const Version = struct {
         _ = self.requests.fetchAdd(1, .monotonic);
         if (problem.reason().len == 0) return;
         _ = self.errors.getPtr(.of(problem.status)).fetchAdd(1, .monotonic);
-    }
-
-    pub fn countCapture(self: *Version, result: CaptureResult) void {
-        _ = self.captures.getPtr(result).fetchAdd(1, .monotonic);
     }
 
     fn is(self: *const Version, wanted_name: []const u8, wanted_version: []const u8) bool {

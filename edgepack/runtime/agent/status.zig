@@ -104,16 +104,9 @@ fn text(out: *Writer, it: ?[]const u8) Writer.Error!void {
     try std.json.Stringify.encodeJsonString(known, .{}, out);
 }
 
-/// Of all blobs and captures. A file that goes meanwhile is not counted.
+/// Of all blobs. A file that goes meanwhile is not counted.
 fn usedBytes(io: Io, root: Io.Dir) u64 {
-    var total = sizesIn(io, root, "blobs/sha256");
-    const captures = root.openDir(io, "captures", .{ .iterate = true }) catch return total;
-    defer captures.close(io);
-    var entries = captures.iterate();
-    while (entries.next(io) catch return total) |entry| {
-        if (entry.kind == .directory) total +|= sizesIn(io, captures, entry.name);
-    }
-    return total;
+    return sizesIn(io, root, "blobs/sha256");
 }
 
 fn sizesIn(io: Io, parent: Io.Dir, name: []const u8) u64 {
