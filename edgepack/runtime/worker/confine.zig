@@ -1,8 +1,8 @@
 //! What the worker takes from itself before it runs anything of the model's: in two steps, since Landlock
 //! holds the threads that come after it, and a filter without clone can only come after the threads.
 //!
-//! The agent has confined this process before it began (agent/confine.zig), whatever the executable;
-//! this is the tighter fit for one that is ours, and all there is where `edgepack run` starts it.
+//! It holds a worker whose runtime is ours. An executable that was made to do harm would not call it:
+//! nothing confines a process before it begins (docs/security.md).
 
 const std = @import("std");
 const sandbox = @import("sandbox");
