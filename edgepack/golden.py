@@ -29,7 +29,7 @@ _SMALLEST = 1e-30
 """Outputs that are all zero are compared absolutely against this."""
 _ROUNDING = 2.0**-24
 """How exact a function is near its saturation, as a part of its largest value: of float32."""
-_SMALL = 2.0**-9
+SMALL = 2.0**-9
 """An output below this part of its largest value is near a function's saturation."""
 _LEAST_TOLERANCE = 2e-6
 """A few float32 roundings; below this, right answers of another instruction set would fail."""
@@ -49,7 +49,7 @@ def make_golden(
     only where the reference itself is less sure than that on every candidate. Raises ModelError
     where ONNX Runtime cannot run the model or gives no finite answer.
     """
-    sure, unsure = _candidates(imported, samples, tolerance / 4)
+    sure, unsure = _by_doubt(_candidates(imported, samples, tolerance / 4), tolerance / 4)
     chosen = _most_different(sure)
     if len(chosen) < 2:
         chosen = _most_different(sorted([*sure, *unsure], key=lambda c: c.doubt)[: 2 * VECTORS])
@@ -130,23 +130,25 @@ def compare(golden: GoldenVectors, infer: Infer, what: str) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class _Candidate:
-    """Inputs, the reference's answer, and how far its two ways of computing lie apart."""
+    """Inputs, the reference's answer, and how far its two ways of computing lie apart.
+
+    ``sizes`` has the largest value of each output.
+    """
 
     inputs: Tensors
     outputs: Tensors
     doubt: float
+    sizes: Mapping[str, float]
 
 
 def _candidates(
     imported: ImportedModel, samples: Sequence[Tensors], doubt_limit: float
-) -> tuple[list[_Candidate], list[_Candidate]]:
-    """Candidates that the reference is sure of, and the others; stops when there are enough."""
+) -> list[_Candidate]:
+    """Candidates with finite answers; stops when the reference is sure of enough of them."""
     import numpy as np
 
     optimised, plain = reference(imported, optimise=True), reference(imported, optimise=False)
     generator = np.random.default_rng(20)
-    sure: list[_Candidate] = []
-    unsure: list[_Candidate] = []
     found: list[_Candidate] = []
     reason = "every answer holds NaN or infinity"
     made_up = (
@@ -154,7 +156,8 @@ def _candidates(
         for kind in range(_CANDIDATES)
     )
     for inputs in itertools.chain(samples[:_CANDIDATES], made_up):
-        if len(_most_different(sure)) == VECTORS and len(sure) >= 2 * VECTORS:
+        sure, _ = _by_doubt(found, doubt_limit)
+        if len(sure) >= 2 * VECTORS and len(_most_different(sure)) == VECTORS:
             break
         try:
             outputs, other = optimised(inputs), plain(inputs)
@@ -163,41 +166,41 @@ def _candidates(
             continue
         if all(np.isfinite(value).all() for value in outputs.values() if value.dtype.kind == "f"):
             doubt = max(relative_error(other[name], outputs[name]) for name in outputs)
-            found.append(_Candidate(inputs=inputs, outputs=outputs, doubt=doubt))
-            judged = _beside_one_another(found)
-            sure = [candidate for candidate in judged if candidate.doubt <= doubt_limit]
-            unsure = [candidate for candidate in judged if candidate.doubt > doubt_limit]
-    if not sure and not unsure:
+            sizes = {name: largest_value(value) for name, value in outputs.items()}
+            found.append(_Candidate(inputs=inputs, outputs=outputs, doubt=doubt, sizes=sizes))
+    if not found:
         raise ModelError(
             f"ONNX Runtime gives no answer to compare with: {reason}",
             "check that the model runs in ONNX Runtime with these input shapes",
         )
-    return sure, unsure
+    return found
 
 
-def _beside_one_another(candidates: Sequence[_Candidate]) -> list[_Candidate]:
-    """The candidates, with the doubt that comes of outputs far below what they are elsewhere."""
-    sizes = [
-        {name: largest_value(value) for name, value in candidate.outputs.items()}
+def _by_doubt(
+    candidates: Sequence[_Candidate], limit: float
+) -> tuple[list[_Candidate], list[_Candidate]]:
+    """The candidates that the reference is sure of, and the others, each with its doubt beside all.
+
+    Outputs far below what they are on other candidates add the doubt of a function's saturation.
+    """
+    largest = {
+        name: max(candidate.sizes[name] for candidate in candidates)
+        for candidate in candidates[:1]
+        for name in candidate.sizes
+    }
+    judged = [
+        replace(candidate, doubt=max(candidate.doubt, _near_saturation(candidate.sizes, largest)))
         for candidate in candidates
     ]
-    largest = {name: max(size[name] for size in sizes) for name in sizes[0]}
-    return [
-        replace(
-            candidate,
-            doubt=max(
-                [
-                    candidate.doubt,
-                    *(
-                        _ROUNDING * largest[name] / size[name]
-                        for name in largest
-                        if size[name] < _SMALL * largest[name]
-                    ),
-                ]
-            ),
-        )
-        for candidate, size in zip(candidates, sizes, strict=True)
-    ]
+    return (
+        [candidate for candidate in judged if candidate.doubt <= limit],
+        [candidate for candidate in judged if candidate.doubt > limit],
+    )
+
+
+def _near_saturation(sizes: Mapping[str, float], largest: Mapping[str, float]) -> float:
+    small = (name for name in sizes if sizes[name] < SMALL * largest[name])
+    return max((_ROUNDING * largest[name] / sizes[name] for name in small), default=0.0)
 
 
 _FLOAT_KINDS = [(1.0, 0.0), (0.5, 0.5), (1.0, 1.5), (2.0, 0.0), (0.1, 0.0)]
