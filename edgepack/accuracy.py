@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from edgepack.artefacts import Accuracy, Infer, OutputAccuracy, Tensors, TensorSpec
 from edgepack.errors import CompileError, ConfigError
-from edgepack.golden import largest_value, relative_error
+from edgepack.golden import SMALL, largest_value, relative_error
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,14 +72,17 @@ def measure(
 def _compare(
     name: str, answers: Sequence[np.ndarray], wanted: Sequence[np.ndarray]
 ) -> OutputAccuracy:
-    """Errors as a part of the output's largest value on any sample: one that is near zero on one
-    sample (a probability, say) is no less exact there than elsewhere.
+    """Errors as a part of the output's largest value on the same sample, or of SMALL times its largest
+    on any: near a function's saturation (a probability near zero, say) answers are no less exact than
+    elsewhere.
     """
     import numpy as np
 
-    largest = max(largest_value(right) for right in wanted)
+    sizes = [largest_value(right) for right in wanted]
+    least = SMALL * max(sizes)
     errors, means = [], []
-    for answer, right in zip(answers, wanted, strict=True):
+    for answer, right, size in zip(answers, wanted, sizes, strict=True):
+        largest = max(size, least)
         error = relative_error(answer, right, largest)
         errors.append(error)
         if np.isfinite(error) and right.dtype.kind == "f" and right.size:

@@ -17,7 +17,7 @@ def sample(seed: int) -> Tensors:
     return {"x": np.random.default_rng(seed).standard_normal((1, 3)).astype(np.float32)}
 
 
-def test_errors_are_relative_to_the_largest_value_on_any_sample() -> None:
+def test_errors_are_relative_to_the_largest_value_of_each_sample() -> None:
     wanted = [
         {"y": np.array([[1.0, -4.0]], np.float32)},
         {"y": np.array([[0.5, 0.25]], np.float32)},
@@ -37,10 +37,27 @@ def test_errors_are_relative_to_the_largest_value_on_any_sample() -> None:
         what="host",
     )
     (output,) = found.outputs
-    assert output.max_error == pytest.approx(0.04 / 4, rel=1e-4)
-    assert output.mean_error == pytest.approx((0.04 / 2 + 0.01 / 2) / 2 / 4, rel=1e-4)
+    assert output.max_error == pytest.approx(0.02, rel=1e-4)
+    assert output.mean_error == pytest.approx((0.01 / 2 + 0.02 / 2) / 2, rel=1e-4)
     assert output.top1_agreement == 1.0
     assert (found.original, found.samples, found.tolerance) == ("PyTorch", 2, 0.1)
+
+
+@pytest.mark.parametrize(("near_zero", "error"), [(1e-5, 1e-7 * 512), (1.0 / 256, 1e-7 * 256)])
+def test_a_sample_near_zero_is_measured_by_a_512th_of_the_largest_at_the_least(
+    near_zero: float, error: float
+) -> None:
+    wanted = [{"y": np.array([1.0])}, {"y": np.array([near_zero])}]
+    answers = iter([wanted[0], {"y": np.array([near_zero + 1e-7])}])
+    found = measure(
+        [sample(0), sample(1)],
+        wanted,
+        lambda _: next(answers),
+        original="PyTorch",
+        tolerance=0.1,
+        what="host",
+    )
+    assert found.outputs[0].max_error == pytest.approx(error, rel=1e-6)
 
 
 def test_top1_agreement_counts_rows_and_is_for_scores_alone() -> None:
