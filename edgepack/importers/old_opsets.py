@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from edgepack.errors import ModelError
 from edgepack.importers.graphs import all_graphs, all_tensors, node_label
 from edgepack.importers.input_shapes import dims_of
-from edgepack.importers.onnx_file import OLDEST_OPSET, one_line, opset_of
+from edgepack.importers.onnx_file import OLDEST_OPSET, opset_of, with_opset
 from edgepack.importers.static_shapes import value_types
 
 if TYPE_CHECKING:
@@ -20,13 +20,11 @@ if TYPE_CHECKING:
 
 _LAST_OLD = OLDEST_OPSET - 1
 _BROADCASTING = ("Add", "And", "Div", "Equal", "Greater", "Less", "Mul", "Or", "Pow", "Sub", "Xor")
-_WITHOUT_ADAPTER = "No Adapter"
 
 
 def renewed(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model as opset 7 where it is older, else itself. Raises ModelError."""
     import onnx
-    import onnx.version_converter
 
     opset = opset_of(model)
     if opset is None or opset >= OLDEST_OPSET:
@@ -36,20 +34,10 @@ def renewed(model: onnx.ModelProto) -> onnx.ModelProto:
             f"the model uses opset {opset} and has weights in other files",
             "Save it in one file: onnx.save(onnx.load(path), path)",
         )
-    try:
-        if opset < _LAST_OLD:
-            model = onnx.version_converter.convert_version(model, _LAST_OLD)
-        aligned = _aligned(model)
-        converted = onnx.version_converter.convert_version(aligned, OLDEST_OPSET)
-    except ModelError:
-        raise
-    except Exception as error:  # the converter's have no common type
-        text = one_line(error)
-        reason = text[text.find(_WITHOUT_ADAPTER) :] if _WITHOUT_ADAPTER in text else text
-        raise ModelError(
-            f"the model uses opset {opset}, and cannot be read as opset {OLDEST_OPSET}: {reason}",
-            f"Export it with opset {OLDEST_OPSET} or newer",
-        ) from error
+    why = f"the model uses opset {opset}, and cannot be read as opset {OLDEST_OPSET}"
+    if opset < _LAST_OLD:
+        model = with_opset(model, _LAST_OLD, why, OLDEST_OPSET)
+    converted = with_opset(_aligned(model), OLDEST_OPSET, why, OLDEST_OPSET)
     _without_attributes_of_opset_1(converted)
     return converted
 

@@ -22,6 +22,8 @@ _MAX_PROTOBUF_BYTES = (1 << 31) - 1
 _RECOGNISED_FIELDS = 4
 """So many well-formed fields make a file an ONNX model, damaged or not."""
 _VARINT, _BYTES = 0, 2
+_WITHOUT_ADAPTER = "No Adapter"
+"""Where the converter's words for an operator that it cannot convert begin."""
 
 
 class _NotOnnx(Exception):
@@ -131,6 +133,25 @@ def opset_of(model: onnx.ModelProto) -> int | None:
     """The version of ONNX's own operators; None where the model names none."""
     opsets: dict[str, int] = {entry.domain: entry.version for entry in model.opset_import}
     return opsets.get("", opsets.get("ai.onnx"))
+
+
+def with_opset(model: onnx.ModelProto, opset: int, why: str, least: int) -> onnx.ModelProto:
+    """The model converted to another opset.
+
+    Raises ModelError; ``why`` begins its message, and opset ``least`` is what it advises.
+    """
+    import onnx
+    import onnx.version_converter
+
+    try:
+        converted: onnx.ModelProto = onnx.version_converter.convert_version(model, opset)
+    except Exception as error:  # the converter's have no common type
+        text = one_line(error)
+        raise ModelError(
+            f"{why}: {text[max(0, text.find(_WITHOUT_ADAPTER)) :]}",
+            f"Export it for opset {least} or newer",
+        ) from error
+    return converted
 
 
 def _check_version(path: Path, model: onnx.ModelProto) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgepack.errors import ModelError
 from edgepack.importers.input_shapes import dims_of, dtype_name
-from edgepack.importers.onnx_file import OLDEST_OPSET, one_line, opset_of
+from edgepack.importers.onnx_file import OLDEST_OPSET, opset_of, with_opset
 from edgepack.importers.pipeline.declaration import Port, Wiring
 from edgepack.importers.pipeline.members import ConvertedMember, inner, prefixed
 
@@ -65,20 +65,11 @@ def _opset(model: onnx.ModelProto) -> int:
 
 def _with_opset(name: str, model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     """The model for the newest opset that any of the models has."""
-    import onnx
-    import onnx.version_converter
-
-    if _opset(model) == opset:
+    own = _opset(model)
+    if own == opset:
         return model
-    try:
-        converted: onnx.ModelProto = onnx.version_converter.convert_version(model, opset)
-    except Exception as error:  # the converter's have no common type
-        raise ModelError(
-            f"model {name!r} uses opset {_opset(model)}, another one opset {opset}, and it cannot be"
-            f" converted: {one_line(error)}",
-            f"Export it for opset {opset}",
-        ) from error
-    return converted
+    why = f"model {name!r} uses opset {own}, another one opset {opset}, and it cannot be converted"
+    return with_opset(model, opset, why, opset)
 
 
 def _check_types(members: Mapping[str, ConvertedMember], wiring: Wiring) -> None:
