@@ -8,7 +8,8 @@ slowly.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgepack import padding
@@ -23,11 +24,23 @@ _OPSETS_BACK = 6
 
 
 def reference(imported: ImportedModel, *, optimise: bool) -> Infer:
-    """A function that runs the model as it was before edgepack changed it, on one thread.
+    """A function that runs the model as it was before edgepack changed it.
 
-    Sums then have one order. ``optimise`` lets ONNX Runtime rewrite the graph, as it does by default.
-    Outputs whose shape depends on data are padded and counted, as a package gives them. Raises
-    ModelError where it cannot load the model.
+    Outputs whose shape depends on data are padded and counted, as a package gives them. Otherwise as
+    run_onnx().
+    """
+    added = padding.counts_of(imported.padded)
+    names = [spec.name for spec in imported.outputs if spec.name not in added]
+    run = run_onnx(imported.source.path, imported.reference, names, optimise=optimise)
+    return padding.through(imported.padded, run)
+
+
+def run_onnx(path: Path, content: bytes | None, names: Sequence[str], *, optimise: bool) -> Infer:
+    """A function that gives the outputs ``names`` of an ONNX model, on one thread.
+
+    Sums then have one order. ``content`` stands for the file at ``path`` where the model is not in it
+    as it is. ``optimise`` lets ONNX Runtime rewrite the graph, as it does by default. Raises ModelError
+    where nothing can load the model.
     """
     import onnxruntime
 
@@ -36,35 +49,31 @@ def reference(imported: ImportedModel, *, optimise: bool) -> Infer:
     options.log_severity_level = 4
     level = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
-    session = _session(imported, options)
-    added = padding.counts_of(imported.padded)
-    names = [spec.name for spec in imported.outputs if spec.name not in added]
+    session = _session(path, content, options)
 
     def run(inputs: Tensors) -> Tensors:
         return dict(zip(names, session.run(names, inputs), strict=True))
 
-    return padding.through(imported.padded, run)
+    return run
 
 
-def _session(imported: ImportedModel, options: Any) -> Any:
+def _session(path: Path, content: bytes | None, options: Any) -> Any:
     import onnxruntime
 
-    path = imported.source.path
     providers = ["CPUExecutionProvider"]
     try:
-        model = imported.reference or str(path)
-        return onnxruntime.InferenceSession(model, options, providers=providers)
+        return onnxruntime.InferenceSession(content or str(path), options, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions have no common type
         reason = error
     folder = "session.model_external_initializers_file_folder_path"
     options.add_session_config_entry(folder, str(path.parent))
-    for older in _restamped(imported):
+    for older in _restamped(path, content):
         try:
             return onnxruntime.InferenceSession(older, options, providers=providers)
         except Exception:  # as above; the first reason is the one to tell
             continue
     try:
-        return _evaluator(imported)
+        return _evaluator(path, content)
     except Exception:  # the evaluator's have none either
         raise ModelError(
             f"ONNX Runtime cannot load {path}: {str(reason).splitlines()[0]}",
@@ -72,24 +81,24 @@ def _session(imported: ImportedModel, options: Any) -> Any:
         ) from reason
 
 
-def _evaluator(imported: ImportedModel) -> Any:
+def _evaluator(path: Path, content: bytes | None) -> Any:
     """What ONNX's own definitions compute; its ``run`` is called as a session's."""
     import onnx
     from onnx.reference import ReferenceEvaluator
 
-    if imported.reference is not None:
-        return ReferenceEvaluator(onnx.load_from_string(imported.reference))
-    return ReferenceEvaluator(onnx.load(imported.source.path))
+    return ReferenceEvaluator(
+        onnx.load(path) if content is None else onnx.load_from_string(content)
+    )
 
 
-def _restamped(imported: ImportedModel) -> Iterator[bytes]:
+def _restamped(path: Path, content: bytes | None) -> Iterator[bytes]:
     """The model stamped with older and older versions in which its operators are the same."""
     import onnx
 
-    if imported.reference is not None:
-        model = onnx.load_from_string(imported.reference)
+    if content is not None:
+        model = onnx.load_from_string(content)
     else:
-        model = onnx.load(imported.source.path, load_external_data=False)
+        model = onnx.load(path, load_external_data=False)
     stamp = next((entry for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
     if stamp is None:
         return

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from edgepack.artefacts import Infer, Tensors
 from edgepack.importers.pipeline.declaration import Port, Wiring
 from edgepack.importers.pipeline.members import ConvertedMember
+from edgepack.reference import run_onnx
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,17 +41,5 @@ def chained(members: Mapping[str, ConvertedMember], wiring: Wiring) -> Infer:
 
 
 def _in_onnxruntime(member: ConvertedMember) -> Infer:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(
-        member.converted.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    names = [value.name for value in session.get_outputs()]
-
-    def run(tensors: Tensors) -> Tensors:
-        return dict(zip(names, session.run(names, tensors), strict=True))
-
-    return run
+    content = member.converted.model.SerializeToString()
+    return run_onnx(member.source.path, content, list(member.outputs), optimise=True)
