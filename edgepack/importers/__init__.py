@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -151,8 +151,9 @@ def _with_parts(source: SourceModel, parts: Sequence[SourceModel]) -> SourceMode
     """The source with a digest of all the files that it is made of, as of a folder."""
     if not parts:
         return source
-    lines = (f"{part.sha256}  {part.path.name}\n" for part in (source, *parts))
-    return replace(source, sha256=hashlib.sha256("".join(lines).encode()).hexdigest())
+    return replace(
+        source, sha256=_listing_digest((p.sha256, p.path.name) for p in (source, *parts))
+    )
 
 
 def _serialised(model: onnx.ModelProto) -> bytes:
@@ -173,5 +174,10 @@ def _file_digest(path: Path) -> str:
 
 def _folder_digest(path: Path) -> str:
     files = sorted(file for file in path.rglob("*") if file.is_file())
-    lines = (f"{_file_digest(file)}  {file.relative_to(path).as_posix()}\n" for file in files)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return _listing_digest((_file_digest(f), f.relative_to(path).as_posix()) for f in files)
+
+
+def _listing_digest(files: Iterable[tuple[str, str]]) -> str:
+    """Of digests and names, as sha256sum lists them."""
+    lines = "".join(f"{digest}  {name}\n" for digest, name in files)
+    return hashlib.sha256(lines.encode()).hexdigest()

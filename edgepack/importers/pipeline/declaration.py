@@ -106,7 +106,7 @@ class Declaration:
 
     def wrong(self, reason: str, hint: str = "") -> ModelError:
         """The error for the file; to be raised."""
-        return ModelError(f"pipeline {self.path}: {reason}", hint)
+        return wrong_pipeline(self.path, reason, hint)
 
     def _fed(self, model: str, tensor: str) -> bool:
         """Whether another model feeds the input."""
@@ -171,3 +171,8 @@ class Declaration:
                     f"{name!r} is an input and an output", "Name the outputs in a table [outputs]"
                 )
         return found
+
+
+def wrong_pipeline(path: Path, reason: str, hint: str = "") -> ModelError:
+    """The error for a pipeline's file; to be raised."""
+    return ModelError(f"pipeline {path}: {reason}", hint)

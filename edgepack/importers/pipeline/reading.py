@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edgepack.errors import ModelError
-from edgepack.importers.pipeline.declaration import Declaration, Member
+from edgepack.importers.pipeline.declaration import Declaration, Member, wrong_pipeline
 
 _MAX_BYTES = 64 << 10
 """A declaration is a page of text; more is some other file."""
@@ -33,20 +32,16 @@ def read_declaration(path: Path) -> Declaration:
     """Read the file. Raises ModelError that says what is wrong where."""
     try:
         if path.stat().st_size > _MAX_BYTES:
-            raise _wrong(path, f"larger than {_MAX_BYTES} bytes")
+            raise wrong_pipeline(path, f"larger than {_MAX_BYTES} bytes")
         data = tomllib.loads(path.read_bytes().decode())
     except OSError as error:
-        raise _wrong(path, f"cannot be read: {error.strerror}") from error
+        raise wrong_pipeline(path, f"cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise _wrong(path, f"is not TOML: {' '.join(str(error).split())}") from error
+        raise wrong_pipeline(path, f"is not TOML: {' '.join(str(error).split())}") from error
     for reason in _faults(data):
-        raise _wrong(path, reason, "docs/models.md shows a whole file")
+        raise wrong_pipeline(path, reason, "docs/models.md shows a whole file")
     models = {name: Member(**table) for name, table in data["models"].items()}
     return Declaration(path=path, models=models, outputs=data.get("outputs", {}))
-
-
-def _wrong(path: Path, reason: str, hint: str = "") -> ModelError:
-    return ModelError(f"pipeline {path}: {reason}", hint)
 
 
 def _faults(data: dict[str, Any]) -> Iterator[str]:
