@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import random
 import warnings
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,29 @@ def refused(path: Path, *trusted: str, format: str | None = None) -> ModelError:
     assert "\n" not in caught.value.message + caught.value.hint
     assert len(caught.value.message) < 600
     return caught.value
+
+
+def endures_changed_bytes(content: bytes, path: Path, format: str, likely: bytes) -> None:
+    """Hold that a file with some bytes changed is read, or refused in one line, and nothing worse.
+
+    About half of the new bytes are of ``likely``: digits and signs make damage that looks like a model.
+    """
+    source = random.Random(5)
+    outcomes = set()
+    for _ in range(80):
+        changed = bytearray(content)
+        for _ in range(source.choice([1, 1, 4])):
+            byte = source.choice([source.randrange(256), source.choice(likely)])
+            changed[source.randrange(len(changed))] = byte
+        path.write_bytes(changed)
+        try:
+            model = import_model(path, {"X": (2, 4)}, format)
+            assert model.original is not None
+            model.original({"X": np.ones((2, 4), np.float32)})
+            outcomes.add("read")
+        except ModelError as error:
+            outcomes.add("refused, in lines" if "\n" in error.message else "refused")
+    assert outcomes == {"read", "refused"}
 
 
 def needs(path: Path, module: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
