@@ -165,6 +165,16 @@ class NativeModel:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NativeLibrary:
+    """A compiled model for programs that embed it through edgepack.h; they bring its weights."""
+
+    shared: bytes = field(repr=False)
+    """libmodel.so: exports ``ep_*`` alone, and needs nothing but the target's C library."""
+    archive: bytes = field(repr=False)
+    """libmodel.a, of position-independent objects."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class OutputAccuracy:
     """How one output of a package compares with the original's over all samples."""
 

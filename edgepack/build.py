@@ -32,6 +32,7 @@ from edgepack.errors import (
     ModelError,
     ToolchainError,
 )
+from edgepack.library import write_library
 from edgepack.reference import reference
 from edgepack.targets import Target
 from edgepack.worker import Worker, emulator_for
@@ -57,6 +58,8 @@ class CompileOptions:
     """Largest error, relative to the largest value of an output."""
     check: Path | None = None
     """Inputs of the user's own: an .npz file or a folder."""
+    library: Path | None = None
+    """Folder for the model as a library of each target, for programs that embed it."""
 
 
 def compile_package(
@@ -99,6 +102,9 @@ def compile_package(
         )
         check = _check(native, golden, samples, options.tolerance, warn)
         contents.append(content_of(native, golden, check, imported))
+        if options.library:
+            progress(f"writing the library for {target.name} to {options.library}")
+            write_library(options.library, compiled)
     progress(f"writing {out}")
     return package.write_package(out, name=options.name, version=options.version, models=contents)
 

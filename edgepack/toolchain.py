@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -17,7 +18,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from edgepack.artefacts import CompiledModel, NativeModel
+from edgepack.artefacts import CompiledModel, NativeLibrary, NativeModel
 from edgepack.errors import ToolchainError
 from edgepack.targets import Target
 
@@ -31,6 +32,10 @@ _EMPTY_PLAN = """#include "plan.h"
 static const ep_model model = {.abi_version = EP_ABI_VERSION};
 const ep_model *ep_model_get(void) { return &model; }
 """
+
+
+_SESSION = ("edgepack", "pool")
+"""The runtime that every model is linked with, in C: edgepack.h, and threads."""
 
 
 def cache_directory() -> Path:
@@ -62,7 +67,7 @@ def build_c_client(target: Target) -> Path:
     source = CLIENTS / "c" / "edgepack_client.c"
     built = _cached(
         "edgepack_client.o",
-        ["cc", "-c", *_c_flags(target), str(source)],
+        ["cc", "-c", *_c_flags(target, target.zig_static_triple), str(source)],
         sources=[source, source.with_suffix(".h")],
     )
     return _cached("libedgepack_client.a", ["ar", "rcsD", str(built)], sources=[built])
@@ -93,41 +98,74 @@ def link_worker(compiled: CompiledModel) -> NativeModel:
     )
 
 
+def link_library(compiled: CompiledModel) -> NativeLibrary:
+    """Link kernels and plan with the runtime for programs that embed the model through edgepack.h.
+
+    Built for the target's C library in the version that it names. Raises ToolchainError with the
+    linker's first complaint.
+    """
+    target = compiled.target
+    flags = [*_c_flags(target, target.zig_triple), "-fPIC"]
+    objects = [_session_object(name, flags) for name in _SESSION]
+    with tempfile.TemporaryDirectory(prefix="edgepack-") as directory:
+        place = Path(directory)
+        (place / "plan.c").write_text(compiled.plan_source)
+        (place / "kernels.o").write_bytes(compiled.kernels)
+        (place / "exports.map").write_text(_exports())
+        _zig(["cc", *flags, "-c", "plan.c", "-o", "plan.o"], cwd=place)
+        members = [*map(str, objects), "plan.o", "kernels.o"]
+        link = ["-shared", "-s", "-Wl,--gc-sections", "-Wl,-soname,libmodel.so", "-Wl,-z,defs"]
+        link += ["-Wl,--version-script=exports.map"]
+        _zig(["cc", *flags, *link, *members, "-lm", "-o", "libmodel.so"], cwd=place)
+        _zig(["ar", "rcsD", "libmodel.a", *members], cwd=place)
+        return NativeLibrary(
+            shared=(place / "libmodel.so").read_bytes(),
+            archive=(place / "libmodel.a").read_bytes(),
+        )
+
+
+def _exports() -> str:
+    """A linker's version script with the functions of edgepack.h: a process may load many models."""
+    names = sorted(set(re.findall(r"\b(ep_\w+)\(", (RUNTIME / "edgepack.h").read_text())))
+    return f"{{ global: {' '.join(f'{name};' for name in names)} local: *; }};\n"
+
+
 def _static(target: Target) -> list[str]:
     # Nothing unwinds: a panic ends the process, and without tables a tenth of the size goes.
     lean = ["-fstrip", "-fno-unwind-tables", "-fomit-frame-pointer"]
-    return [*_for(target), *lean]
+    return [*_for(target, target.zig_static_triple), *lean]
 
 
-def _for(target: Target) -> list[str]:
+def _for(target: Target, triple: str) -> list[str]:
     """Target options for the runtime: the architecture's baseline, so that profiles share it.
 
     The kernels carry the profile's own CPU; what is around them gains nothing by it, and zig would
     build its libc anew for each. 32-bit ARM has no useful baseline: there the profile's CPU counts.
     """
     cpu = target.zig_cpu if target.arch == "arm" else "baseline"
-    return ["-target", target.zig_static_triple, f"-mcpu={cpu}"]
+    return ["-target", triple, f"-mcpu={cpu}"]
 
 
 def _link(target: Target, plan_source: str, kernels: bytes | None) -> bytes:
     """One ``zig cc``: the runtime's objects come from the cache, only the plan is compiled."""
-    objects = [_worker_object(target), *_session_objects(target)]
+    flags = _c_flags(target, target.zig_static_triple)
+    objects = [_worker_object(target), *(_session_object(name, flags) for name in _SESSION)]
     with tempfile.TemporaryDirectory(prefix="edgepack-") as directory:
         place = Path(directory)
         (place / "plan.c").write_text(plan_source)
         if kernels is not None:
             (place / "kernels.o").write_bytes(kernels)
             objects.append(place / "kernels.o")
-        command = ["cc", *_c_flags(target), "-static", "-s", "-Wl,--gc-sections"]
+        command = ["cc", *flags, "-static", "-s", "-Wl,--gc-sections"]
         command += [*map(str, objects), "plan.c", "-lm", "-o", "worker"]
         _zig(command, cwd=place)
         return (place / "worker").read_bytes()
 
 
-def _c_flags(target: Target) -> list[str]:
+def _c_flags(target: Target, triple: str) -> list[str]:
     warnings = ["-std=c99", "-Wall", "-Wextra", "-Werror"]
     return [
-        *_for(target),
+        *_for(target, triple),
         "-O2",
         "-ffunction-sections",
         "-fdata-sections",
@@ -146,16 +184,13 @@ def _worker_object(target: Target) -> Path:
     )
 
 
-def _session_objects(target: Target) -> list[Path]:
-    """edgepack.c and pool.c, each as one object."""
-    return [
-        _cached(
-            f"{name}.o",
-            ["cc", "-c", *_c_flags(target), str(RUNTIME / f"{name}.c")],
-            sources=[RUNTIME / f"{name}.c", *sorted(RUNTIME.glob("*.h"))],
-        )
-        for name in ("edgepack", "pool")
-    ]
+def _session_object(name: str, flags: Sequence[str]) -> Path:
+    """One of the files of _SESSION as an object."""
+    return _cached(
+        f"{name}.o",
+        ["cc", "-c", *flags, str(RUNTIME / f"{name}.c")],
+        sources=[RUNTIME / f"{name}.c", *sorted(RUNTIME.glob("*.h"))],
+    )
 
 
 @cache

@@ -122,6 +122,15 @@ def compile_model(
             help="Inputs of your own, on which the package must answer as the original model does.",
         ),
     ] = None,
+    library: Annotated[
+        Path | None,
+        typer.Option(
+            "--library",
+            metavar="DIR",
+            help="Write libmodel.so, libmodel.a, edgepack.h and weights.bin for programs that embed"
+            " the model, into a folder for each target.",
+        ),
+    ] = None,
     format: import_options.Format = None,
     signature: import_options.Signature = "",
     trusted_types: import_options.TrustedTypes = None,
@@ -160,6 +169,7 @@ def compile_model(
         ),
         tolerance=tolerance,
         check=check,
+        library=library,
     )
     with progress() as say:
         package = compile_package(
