@@ -25,6 +25,7 @@ const Hex = naming.Hex;
 const refusals = @import("refusal.zig");
 const Refusal = refusals.Refusal;
 const states = @import("state.zig");
+const syncDir = @import("replace.zig").syncDir;
 const State = states.State;
 
 const temporary_prefix = "tmp.";
@@ -136,7 +137,7 @@ pub const Store = struct {
     }
 
     pub fn syncContents(self: *Store) error{Refused}!void {
-        states.syncDir(self.io, self.contents) catch |err|
+        syncDir(self.io, self.contents) catch |err|
             return self.refusal.because(.disk, "cannot sync blobs/: {t}", .{err});
     }
 
