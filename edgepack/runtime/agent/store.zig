@@ -6,6 +6,7 @@
 //!     ROOT/incoming/              uploads; they belong to who uploads, for a day
 //!     ROOT/trust/*.pub            see keys.zig
 //!     ROOT/config.json            {"target":NAME}
+//!     ROOT/serve.json             see settings.zig
 //!     ROOT/lock                   held (flock) by whatever changes the store
 //!
 //! Order that makes an installation survive a power cut at any point: each missing blob is written to
