@@ -9,6 +9,7 @@
 
 const std = @import("std");
 const Writer = std.Io.Writer;
+const json_text = @import("json_text.zig");
 const naming = @import("naming.zig");
 const Outcome = @import("install.zig").Outcome;
 const Refusal = @import("refusal.zig").Refusal;
@@ -22,7 +23,7 @@ pub fn failure(out: *Writer, refusal: *const Refusal) Writer.Error!void {
 /// Names and versions have passed naming.zig: nothing in them needs escaping.
 fn members(out: *Writer, outcome: Outcome) Writer.Error!void {
     try out.print("{{\"ok\":true,\"model\":\"{s}\",\"version\":\"{s}\",\"previous\":", .{ outcome.model, outcome.version });
-    try text(out, outcome.previous);
+    try json_text.orNull(out, outcome.previous);
     try out.print(",\"changed\":{}}}", .{outcome.changed});
 }
 
@@ -44,9 +45,4 @@ pub fn blobs(out: *Writer, list: []const naming.Hex) Writer.Error!void {
     try out.writeAll("{\"blobs\":[");
     for (list, 0..) |*hex, index| try out.print("{s}\"{s}\"", .{ if (index > 0) "," else "", hex });
     try out.writeAll("]}\n");
-}
-
-fn text(out: *Writer, it: ?[]const u8) Writer.Error!void {
-    const known = it orelse return out.writeAll("null");
-    try out.print("\"{s}\"", .{known});
 }

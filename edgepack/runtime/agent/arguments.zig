@@ -4,14 +4,15 @@ const std = @import("std");
 const refusals = @import("refusal.zig");
 const Refusal = refusals.Refusal;
 const naming = @import("naming.zig");
+const Settings = @import("settings.zig").Settings;
 const tcp_socket = @import("tcp_socket.zig");
 
 pub const default_root = "/var/lib/edgepack";
 
 pub const usage =
     \\usage: edgepack-agent [--root DIR] COMMAND
-    \\  serve [--socket PATH] [--tcp PORT] [--detach]
-    \\                                     answer inference requests
+    \\  serve [--socket PATH] [--tcp PORT] [--detach] [--queue N] [--queue-ms N] [--run-ms N]
+    \\        [--failures N]               answer inference requests
     \\  install FILE                       verify a package, try it out, switch to it
     \\  pull DIR|URL [NAME...]             the same, from a directory, web root or bucket prefix
     \\  rollback [NAME]                    back to the version before
@@ -36,6 +37,7 @@ pub const Serve = struct {
     socket: ?[]const u8 = null,
     tcp: ?tcp_socket.Address = null,
     detach: bool = false,
+    settings: Settings = .{},
 };
 
 pub const Arguments = struct {
@@ -59,7 +61,7 @@ fn parseCommand(refusal: *Refusal, name: []const u8, words: []const []const u8) 
     const command = std.meta.stringToEnum(std.meta.Tag(Command), name) orelse
         return refusal.because(.usage, "no command {s}; there are serve, install, pull, rollback, status, blobs, version", .{name});
     const limits: [2]usize = switch (command) {
-        .serve => .{ 0, 5 },
+        .serve => .{ 0, 5 + 2 * Settings.count },
         .install => .{ 1, 1 },
         .pull => .{ 1, 257 },
         .rollback => .{ 0, 1 },
@@ -96,7 +98,9 @@ fn parseServe(refusal: *Refusal, words: []const []const u8) error{Refused}!Comma
         } else if (std.mem.eql(u8, rest[0], "--tcp") and rest.len > 1) {
             command.serve.tcp = try .parse(refusal, rest[1]);
             rest = rest[2..];
-        } else return refusal.because(.usage, "serve takes --socket PATH, --tcp PORT and --detach, not {s}", .{rest[0]});
+        } else if (rest.len > 1 and try command.serve.settings.take(refusal, rest[0], rest[1])) {
+            rest = rest[2..];
+        } else return refusal.because(.usage, "serve takes --socket PATH, --tcp PORT, --detach, " ++ Settings.options ++ ", not {s}", .{rest[0]});
     }
     return command;
 }
@@ -116,12 +120,16 @@ test "commands are taken with their own arguments only" {
     try testing.expect(serve.command.serve.detach);
     try testing.expectEqual(8000, serve.command.serve.tcp.?.port);
     try testing.expectEqualStrings("/s", serve.command.serve.socket.?);
+    const all = [_][]const u8{ "serve", "--detach", "--socket", "/s", "--tcp", "8000", "--queue", "1", "--queue-ms", "2", "--run-ms", "3", "--failures", "4" };
+    const settings = (try Arguments.parse(&refusal, &all)).command.serve.settings;
+    try testing.expectEqual(1 + 2 + 3 + 4, settings.queue.value + settings.queue_ms.value + settings.run_ms.value + settings.failures.value);
     try testing.expectEqual(2, (try Arguments.parse(&refusal, &.{ "pull", "/d", "a", "b" })).command.pull.names.len);
     try testing.expectEqual(null, (try Arguments.parse(&refusal, &.{"rollback"})).command.rollback);
     for ([_][]const []const u8{
-        &.{},                      &.{"--root"},         &.{ "--root", "/r" },       &.{"fly"},                           &.{"install"},
-        &.{ "install", "a", "b" }, &.{"pull"},           &.{ "pull", "/d", "../x" }, &.{ "rollback", "A" },               &.{ "status", "x" },
-        &.{ "serve", "--socket" }, &.{ "serve", "--x" }, &.{ "serve", "--tcp" },     &.{ "serve", "--tcp", "0.0.0.0:1" },
+        &.{},                           &.{"--root"},         &.{ "--root", "/r" },       &.{"fly"},                           &.{"install"},
+        &.{ "install", "a", "b" },      &.{"pull"},           &.{ "pull", "/d", "../x" }, &.{ "rollback", "A" },               &.{ "status", "x" },
+        &.{ "serve", "--socket" },      &.{ "serve", "--x" }, &.{ "serve", "--tcp" },     &.{ "serve", "--tcp", "0.0.0.0:1" }, &.{ "serve", "--queue" },
+        &.{ "serve", "--queue", "-1" },
     }) |bad| {
         try testing.expectError(error.Refused, Arguments.parse(&refusal, bad));
         try testing.expectEqual(.usage, refusal.check);

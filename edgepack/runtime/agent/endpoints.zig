@@ -241,6 +241,7 @@ pub const Exchange = struct {
     /// Answers `problem`, with the body read or given up.
     pub fn failNow(self: *Exchange) Error!bool {
         var reply = self.begin(self.problem.status);
+        reply.retry_after_s = self.problem.retry_after_s;
         try oip.writeError(&reply.writer, self.problem.reason());
         return finish(&reply);
     }

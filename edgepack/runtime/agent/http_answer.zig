@@ -16,6 +16,8 @@ pub const Answer = struct {
     status: Status,
     keep_alive: bool,
     parts: ?Parts = null,
+    /// For the header of this name; 0 for none.
+    retry_after_s: u32 = 0,
     content_type: []const u8 = "application/json",
     started: bool = false,
 
@@ -62,6 +64,7 @@ pub const Answer = struct {
             try self.out.writeAll("Transfer-Encoding: chunked\r\n");
         }
         if (self.status == .method_not_allowed) try self.out.writeAll("Allow: GET, HEAD, POST\r\n");
+        if (self.retry_after_s > 0) try self.out.print("Retry-After: {d}\r\n", .{self.retry_after_s});
         try self.out.print("Connection: {s}\r\n\r\n", .{if (self.keep_alive) "keep-alive" else "close"});
         self.started = true;
     }

@@ -13,6 +13,7 @@ const Io = std.Io;
 const Allocator = std.mem.Allocator;
 const boot = @import("boot.zig");
 const document = @import("document.zig");
+const json_text = @import("json_text.zig");
 const naming = @import("naming.zig");
 const refusals = @import("refusal.zig");
 const Refusal = refusals.Refusal;
@@ -37,23 +38,18 @@ pub const Attempt = struct {
 
     fn write(self: Attempt, out: *Io.Writer, sequence: u64, refusal: ?*const Refusal) Io.Writer.Error!void {
         try out.print("{{\"format\":1,\"sequence\":{d},\"digest\":", .{sequence});
-        try text(out, if (self.digest) |*hex| hex else null);
+        try json_text.orNull(out, if (self.digest) |*hex| hex else null);
         try out.writeAll(",\"model\":");
-        try text(out, self.model);
+        try json_text.orNull(out, self.model);
         try out.writeAll(",\"version\":");
-        try text(out, self.version);
+        try json_text.orNull(out, self.version);
         try out.print(",\"ok\":{},\"check\":", .{refusal == null});
-        try text(out, if (refusal) |it| @tagName(it.check) else null);
+        try json_text.orNull(out, if (refusal) |it| @tagName(it.check) else null);
         try out.writeAll(",\"reason\":");
-        try text(out, if (refusal) |it| it.reason() else null);
+        try json_text.orNull(out, if (refusal) |it| it.reason() else null);
         try out.print(",\"time\":{d},\"boot\":\"{s}\",\"boot_ms\":{d}}}", .{ boot.wallMilliseconds(), &boot.id(), boot.milliseconds() });
     }
 };
-
-fn text(out: *Io.Writer, it: ?[]const u8) Io.Writer.Error!void {
-    const known = it orelse return out.writeAll("null");
-    try std.json.Stringify.encodeJsonString(known, .{}, out);
-}
 
 /// The record as it stands in the file, which is one JSON object; null where there is none, or no whole one.
 pub fn read(arena: Allocator, store: *Store) ?[]const u8 {

@@ -1,7 +1,7 @@
 //! edgepack-agent: verifies, installs, rolls back and serves compiled models on a device.
 //!
-//! One static executable, no configuration but ROOT/config.json and ROOT/trust/. What it does in which
-//! order is in install.zig, where it keeps things in store.zig, what it trusts in verify.zig.
+//! One static executable, no configuration but ROOT/config.json, ROOT/serve.json and ROOT/trust/. What it
+//! does in which order is in install.zig, where it keeps things in store.zig, what it trusts in verify.zig.
 
 const std = @import("std");
 const Io = std.Io;

@@ -56,12 +56,23 @@ pub const ErrorKind = enum {
     }
 };
 
+/// Why a request did not get its turn.
+pub const TurnedAway = enum {
+    /// As many waited already as may.
+    full,
+    /// Its turn did not come in time.
+    late,
+};
+
 /// The counters of one version of a model.
 pub const Version = struct {
     requests: Counter = .init(0),
     errors: std.EnumArray(ErrorKind, Counter) = .initFill(.init(0)),
     deaths: Counter = .init(0),
     restarts: Counter = .init(0),
+    turned_away: std.EnumArray(TurnedAway, Counter) = .initFill(.init(0)),
+    /// Requests that wait for their turn now.
+    waiting: std.atomic.Value(u32) = .init(0),
     queue_wait: Histogram = .{},
     compute: Histogram = .{},
     /// Of the worker, or 0.

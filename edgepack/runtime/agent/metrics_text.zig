@@ -17,6 +17,8 @@ pub fn write(out: *Writer, table: *metrics.Table, agent_version: []const u8) Wri
     try counter(out, table, "edgepack_requests_total", "Inference requests that were answered.", "requests");
     try counters(out, table, "edgepack_request_errors_total", "Inference requests answered with an error.", "kind", "errors");
     try histogram(out, table, "edgepack_queue_seconds", "Time that requests waited for the worker.", "queue_wait");
+    try sampled(out, table, "edgepack_queue_length", "gauge", "Requests that wait for the worker.", "waiting");
+    try counters(out, table, "edgepack_queue_rejected_total", "Requests that did not get the worker.", "reason", "turned_away");
     try histogram(out, table, "edgepack_compute_seconds", "Time that the worker computed.", "compute");
     try counter(out, table, "edgepack_worker_deaths_total", "Workers that died or were killed for not answering.", "deaths");
     try counter(out, table, "edgepack_worker_restarts_total", "Workers started again after a death.", "restarts");
@@ -36,7 +38,11 @@ fn count(table: *metrics.Table) usize {
 }
 
 fn counter(out: *Writer, table: *metrics.Table, name: []const u8, help: []const u8, comptime field: []const u8) Writer.Error!void {
-    try header(out, name, "counter", help);
+    try sampled(out, table, name, "counter", help, field);
+}
+
+fn sampled(out: *Writer, table: *metrics.Table, name: []const u8, kind: []const u8, help: []const u8, comptime field: []const u8) Writer.Error!void {
+    try header(out, name, kind, help);
     for (table.versions[0..count(table)]) |*version| {
         try sample(out, name, version, null);
         try out.print("{d}\n", .{@field(version, field).load(.monotonic)});

@@ -8,12 +8,14 @@ const Problem = @import("problem.zig").Problem;
 const refusals = @import("refusal.zig");
 const Refusal = refusals.Refusal;
 const ServedModel = @import("served_model.zig").ServedModel;
+const Settings = @import("settings.zig").Settings;
 const states = @import("state.zig");
 const State = states.State;
 const Store = @import("store.zig").Store;
 
 pub const Models = struct {
     store: Store,
+    settings: *const Settings,
     /// Around `entries`; held for moments only.
     lock: Mutex = .{},
     /// Around a whole load, so that two never cross.
@@ -59,11 +61,11 @@ pub const Models = struct {
         store.refusal = trouble;
         const state = try store.load(arena, name) orelse return null;
         const current = state.current orelse return null;
-        return ServedModel.start(&store, trouble, current) catch |err| {
+        return ServedModel.start(&store, self.settings, trouble, current) catch |err| {
             const previous = state.previous orelse return err;
             if (err == error.OutOfMemory) return err;
             var reason = trouble.*;
-            const served = ServedModel.start(&store, trouble, previous) catch {
+            const served = ServedModel.start(&store, self.settings, trouble, previous) catch {
                 _ = trouble.because(.worker, "version {s}: {s}; nor does the previous one start", .{ current.version, reason.reason() }) catch {};
                 return error.Refused;
             };
@@ -86,7 +88,7 @@ pub const Models = struct {
             const state = store.load(arena.allocator(), name) catch |err| break :load err;
             const current = (state orelse State{ .floor = "" }).current orelse
                 return problem.because(.not_found, "no version of {s} is installed", .{name});
-            break :load ServedModel.start(&store, &refusal, current);
+            break :load ServedModel.start(&store, self.settings, &refusal, current);
         } catch |err| return switch (err) {
             error.OutOfMemory => problem.because(.service_unavailable, "out of memory", .{}),
             error.Refused => problem.because(.internal_server_error, "{s}", .{refusal.reason()}),

@@ -7,6 +7,8 @@ const Refusal = @import("refusal.zig").Refusal;
 pub const Problem = struct {
     status: http.Status = .internal_server_error,
     words: Refusal = .{},
+    /// When it is worth asking again, or 0 where nobody knows.
+    retry_after_s: u32 = 0,
 
     /// `return problem.because(.bad_request, "input {s} ...", .{name})`
     pub fn because(self: *Problem, status: http.Status, comptime format: []const u8, args: anytype) error{Problem} {

@@ -3,9 +3,9 @@
 
 const std = @import("std");
 const Io = std.Io;
-const states = @import("state.zig");
 
-const suffix = ".tmp";
+/// What a file is called until it takes the place of the old one; an interruption may leave it.
+pub const suffix = ".tmp";
 
 /// `dir` was opened with .iterate. When it returns without an error, the new contents are on the disk.
 pub fn replace(io: Io, dir: Io.Dir, comptime name: []const u8, bytes: []const u8) !void {
@@ -15,7 +15,13 @@ pub fn replace(io: Io, dir: Io.Dir, comptime name: []const u8, bytes: []const u8
     try file.writeStreamingAll(io, bytes);
     try file.sync(io);
     try dir.rename(name ++ suffix, dir, name, io);
-    try states.syncDir(io, dir);
+    try syncDir(io, dir);
+}
+
+/// `dir` was opened with .iterate: a descriptor that is only a path cannot be synced.
+pub fn syncDir(io: Io, dir: Io.Dir) Io.File.SyncError!void {
+    const file: Io.File = .{ .handle = dir.handle, .flags = .{ .nonblocking = false } };
+    return file.sync(io);
 }
 
 test "what is replaced is there whole" {

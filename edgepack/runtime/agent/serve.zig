@@ -18,6 +18,7 @@ const log = @import("log.zig");
 const Models = @import("models.zig").Models;
 const refusals = @import("refusal.zig");
 const Refusal = refusals.Refusal;
+const Settings = @import("settings.zig").Settings;
 const Store = @import("store.zig").Store;
 const tcp_socket = @import("tcp_socket.zig");
 const unix_socket = @import("unix_socket.zig");
@@ -31,7 +32,8 @@ const idle_ms = 60_000;
 /// From a request's first byte to its last.
 const request_ms = 60_000;
 const linger_ms = 2_000;
-const shutdown_ms = 70_000; // a run may take 60 s
+/// Beside the longest that a request may wait for its turn and then run.
+const shutdown_ms = 10_000;
 const max_path_bytes = 512;
 
 /// The process's exit code: 0 after SIGTERM or SIGINT, and for the command that detached it.
@@ -40,8 +42,12 @@ pub fn run(io: Io, refusal: *Refusal, root: []const u8, options: arguments.Serve
     const arena = arena_state.allocator(); // for the life of the process
     const socket_path = options.socket orelse try std.fmt.allocPrint(arena, "{s}/run/agent.sock", .{root});
     var store: Store = try .open(io, refusal, root);
+    const settings = try arena.create(Settings);
+    settings.* = options.settings;
+    try settings.read(io, refusal, store.root);
+    const place: Place = .{ .socket_path = socket_path, .tcp = options.tcp };
     if (!options.detach) {
-        try serve(arena, refusal, &store, socket_path, options.tcp, null);
+        try serve(arena, refusal, &store, settings, place, null);
         return 0;
     }
     const log_path = try std.fmt.allocPrintSentinel(arena, "{s}/run/agent.log", .{root}, 0);
@@ -51,7 +57,7 @@ pub fn run(io: Io, refusal: *Refusal, root: []const u8, options: arguments.Serve
             return refusal.because(.state, "the server ended; see {s}", .{log_path});
         },
         .daemon => |announcement| {
-            serve(arena, refusal, &store, socket_path, options.tcp, announcement) catch |err| {
+            serve(arena, refusal, &store, settings, place, announcement) catch |err| {
                 log.line("{s}", .{refusal.reason()});
                 linux.exit_group(if (err == error.Refused) refusal.check.exitCode() else 1);
             };
@@ -60,12 +66,14 @@ pub fn run(io: Io, refusal: *Refusal, root: []const u8, options: arguments.Serve
     }
 }
 
-fn serve(arena: std.mem.Allocator, refusal: *Refusal, store: *Store, socket_path: []const u8, tcp: ?tcp_socket.Address, announcement: ?detach.Announcement) refusals.Error!void {
+const Place = struct { socket_path: []const u8, tcp: ?tcp_socket.Address };
+
+fn serve(arena: std.mem.Allocator, refusal: *Refusal, store: *Store, settings: *const Settings, place: Place, announcement: ?detach.Announcement) refusals.Error!void {
     errdefer if (announcement) |it| it.failed(refusal);
     try claim(store);
     const server = try arena.create(Server);
     server.* = .{
-        .models = .{ .store = store.* },
+        .models = .{ .store = store.*, .settings = settings },
         .api = .{ .models = &server.models, .agent_version = @import("main.zig").version },
         .signals = try takeSignals(refusal),
         .stop = try eventFd(refusal),
@@ -74,12 +82,12 @@ fn serve(arena: std.mem.Allocator, refusal: *Refusal, store: *Store, socket_path
     // Workers first: whoever can connect finds every model ready that can be.
     try server.models.loadAll(refusal);
     errdefer server.models.stopAll();
-    if (tcp) |address| server.tcp = try listenOnLoopback(refusal, address);
-    server.unix = try unix_socket.listen(refusal, socket_path);
+    if (place.tcp) |address| server.tcp = try listenOnLoopback(refusal, address);
+    server.unix = try unix_socket.listen(refusal, place.socket_path);
     if (announcement) |it| it.ready();
-    log.line("serving {d} models at {s}", .{ server.models.len, socket_path });
+    log.line("serving {d} models at {s}", .{ server.models.len, place.socket_path });
     server.acceptUntilSignal();
-    unix_socket.remove(socket_path);
+    unix_socket.remove(place.socket_path);
     server.drain();
     log.line("stopped", .{});
 }
@@ -202,7 +210,8 @@ const Server = struct {
         _ = linux.close(self.unix);
         if (self.tcp >= 0) _ = linux.close(self.tcp);
         signalEvent(self.stop);
-        const deadline = clock.milliseconds() + shutdown_ms;
+        const settings = self.models.settings;
+        const deadline = clock.milliseconds() + settings.queue_ms.value + settings.run_ms.value + shutdown_ms;
         var fds = [_]linux.pollfd{.{ .fd = self.finished, .events = linux.POLL.IN, .revents = 0 }};
         while (self.connections.load(.acquire) > 0) {
             if (!clock.poll(&fds, deadline)) return log.line("requests are still in progress; they are cut off", .{});
@@ -275,7 +284,9 @@ test {
     _ = @import("mutex.zig");
     _ = @import("observing.zig");
     _ = @import("process_figures.zig");
+    _ = @import("queue.zig");
     _ = @import("route.zig");
+    _ = @import("settings.zig");
     _ = @import("shared_memory.zig");
     _ = @import("staging.zig");
     _ = @import("tcp_socket.zig");

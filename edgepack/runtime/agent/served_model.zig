@@ -1,7 +1,7 @@
 //! One version of a model with its worker, while it is served.
 //!
 //! Requests hold a reference; one that was replaced stops its worker when its last request is done.
-//! Runs are serialised by `turn`. A worker that died is started again by the next request that comes
+//! Runs take turns, first come, first served (queue.zig). A worker that died is started again by the next request that comes
 //! to its turn; one that dies again and again is given longer and longer pauses.
 
 const std = @import("std");
@@ -9,17 +9,17 @@ const Io = std.Io;
 const clock = @import("clock.zig");
 const log = @import("log.zig");
 const metrics = @import("metrics.zig");
-const Mutex = @import("mutex.zig").Mutex;
 const ModelInfo = @import("model_info.zig").ModelInfo;
 const Problem = @import("problem.zig").Problem;
+const Queue = @import("queue.zig").Queue;
 const refusals = @import("refusal.zig");
 const Refusal = refusals.Refusal;
+const Settings = @import("settings.zig").Settings;
 const Installed = @import("state.zig").Installed;
 const Store = @import("store.zig").Store;
 const WorkerProcess = @import("worker_process.zig").WorkerProcess;
 
 const start_deadline_ms = 30_000;
-const run_deadline_ms = 60_000;
 const max_model_json = 4 << 20;
 const first_pause_ms = 100;
 const longest_pause_ms = 30_000;
@@ -27,24 +27,26 @@ const longest_pause_ms = 30_000;
 pub const ServedModel = struct {
     io: Io,
     store: Store,
+    settings: *const Settings,
     arena: std.heap.ArenaAllocator,
     installed: Installed,
     info: ModelInfo,
     counters: *metrics.Version,
     references: std.atomic.Value(u32) = .init(1),
-    turn: Mutex = .{},
-    // All below: under `turn`.
+    turns: Queue = .{},
+    // All below: for whoever has the turn.
     process: WorkerProcess,
     deaths: u32 = 0, // since the last run that succeeded
     retry_at: u64 = 0,
 
     /// Re-hashes what is about to run, starts it, and waits until it is ready.
-    pub fn start(store: *const Store, refusal: *Refusal, installed: Installed) refusals.Error!*ServedModel {
+    pub fn start(store: *const Store, settings: *const Settings, refusal: *Refusal, installed: Installed) refusals.Error!*ServedModel {
         const self = try std.heap.page_allocator.create(ServedModel);
         errdefer std.heap.page_allocator.destroy(self);
         self.* = .{
             .io = store.io,
             .store = store.*,
+            .settings = settings,
             .arena = .init(std.heap.page_allocator),
             .installed = installed,
             .info = undefined,
@@ -101,15 +103,13 @@ pub const ServedModel = struct {
 
     /// Runs the inputs in `staging` and leaves the outputs there; both lie as in shared memory.
     pub fn run(self: *ServedModel, staging: []u8, problem: *Problem) error{Problem}!void {
-        const asked_at = clock.nanoseconds();
-        self.turn.lock();
-        defer self.turn.unlock();
-        self.counters.queue_wait.observe(clock.nanoseconds() - asked_at);
+        try self.takeTurn(problem);
+        defer self.turns.leave();
         if (!self.process.checkAlive()) try self.restart(problem);
         const outputs_at = self.info.outputs[0].offset;
         @memcpy(self.process.shm[0..outputs_at], staging[0..outputs_at]);
         var refusal: Refusal = .{};
-        const took = self.process.run(&refusal, run_deadline_ms) catch {
+        const took = self.process.run(&refusal, self.settings.run_ms.value) catch {
             if (!self.process.alive) self.noteDeath(&refusal);
             return problem.because(.internal_server_error, "{s}", .{refusal.reason()});
         };
@@ -118,9 +118,35 @@ pub const ServedModel = struct {
         @memcpy(staging[outputs_at..], self.process.shm[outputs_at..staging.len]);
     }
 
+    /// Requests for other models do not wait behind this one; how many may stand here is bounded, so that
+    /// a model that hangs leaves connections to the others.
+    fn takeTurn(self: *ServedModel, problem: *Problem) error{Problem}!void {
+        const settings = self.settings;
+        const asked_at = clock.nanoseconds();
+        {
+            _ = self.counters.waiting.fetchAdd(1, .monotonic);
+            defer _ = self.counters.waiting.fetchSub(1, .monotonic);
+            self.turns.enter(settings.queue.value, settings.queue_ms.value) catch |err| {
+                problem.retry_after_s = 1;
+                return switch (err) {
+                    error.Full => turned_away: {
+                        _ = self.counters.turned_away.getPtr(.full).fetchAdd(1, .monotonic);
+                        break :turned_away problem.because(.service_unavailable, "{d} requests for this model wait already", .{settings.queue.value});
+                    },
+                    error.Late => turned_away: {
+                        _ = self.counters.turned_away.getPtr(.late).fetchAdd(1, .monotonic);
+                        break :turned_away problem.because(.service_unavailable, "the model was busy for {d} ms", .{settings.queue_ms.value});
+                    },
+                };
+            };
+        }
+        self.counters.queue_wait.observe(clock.nanoseconds() - asked_at);
+    }
+
     fn restart(self: *ServedModel, problem: *Problem) error{Problem}!void {
         const now = clock.milliseconds();
         if (now < self.retry_at) {
+            problem.retry_after_s = @intCast(std.math.divCeil(u64, self.retry_at - now, std.time.ms_per_s) catch unreachable);
             return problem.because(.service_unavailable, "the worker died {d} times; it is started again in {d} ms", .{ self.deaths, self.retry_at - now });
         }
         var refusal: Refusal = .{};

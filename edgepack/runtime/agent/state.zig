@@ -6,8 +6,8 @@
 //! It is the only truth about what runs: a blob that no state names is litter, and replacing this one
 //! file is the switch. `floor` is the highest version ever switched to; nothing lower is installed.
 //!
-//! Order that makes the replacement survive a power cut: write state.json.tmp, fsync it, rename it
-//! over state.json, fsync the directory (and, for a new model, the directory above it).
+//! The replacement survives a power cut by the order in replace.zig; for a new model, the directory above
+//! is fsynced too.
 
 const std = @import("std");
 const Io = std.Io;
@@ -16,10 +16,12 @@ const document = @import("document.zig");
 const naming = @import("naming.zig");
 const refusals = @import("refusal.zig");
 const Refusal = refusals.Refusal;
+const replacing = @import("replace.zig");
+const syncDir = replacing.syncDir;
 
 pub const max_models = 256;
 const file_name = "state.json";
-const temporary_name = "state.json.tmp";
+const temporary_name = file_name ++ replacing.suffix;
 const max_file_bytes = 16 << 10;
 
 /// The blobs of an installed version that the device keeps.
@@ -88,7 +90,7 @@ pub const State = struct {
     /// the power does, the old one still is.
     pub fn save(self: State, arena: Allocator, io: Io, refusal: *Refusal, models: Io.Dir, name: []const u8) refusals.Error!void {
         const bytes = try self.render(arena);
-        replace(io, models, name, bytes) catch |err|
+        replaceIn(io, models, name, bytes) catch |err|
             return refusal.because(.disk, "cannot write models/{s}/" ++ file_name ++ ": {t}", .{ name, err });
     }
 };
@@ -123,13 +125,7 @@ pub fn names(arena: Allocator, io: Io, refusal: *Refusal, models: Io.Dir) refusa
     return found.items;
 }
 
-/// `dir` was opened with .iterate: a descriptor that is only a path cannot be synced.
-pub fn syncDir(io: Io, dir: Io.Dir) Io.File.SyncError!void {
-    const file: Io.File = .{ .handle = dir.handle, .flags = .{ .nonblocking = false } };
-    return file.sync(io);
-}
-
-fn replace(io: Io, models: Io.Dir, name: []const u8, bytes: []const u8) !void {
+fn replaceIn(io: Io, models: Io.Dir, name: []const u8, bytes: []const u8) !void {
     if (models.createDir(io, name, .fromMode(0o755))) {
         try syncDir(io, models);
     } else |err| switch (err) {
@@ -138,15 +134,7 @@ fn replace(io: Io, models: Io.Dir, name: []const u8, bytes: []const u8) !void {
     }
     const dir = try models.openDir(io, name, .{ .iterate = true });
     defer dir.close(io);
-    {
-        errdefer dir.deleteFile(io, temporary_name) catch {};
-        const file = try dir.createFile(io, temporary_name, .{ .permissions = .fromMode(0o644) });
-        defer file.close(io);
-        try file.writeStreamingAll(io, bytes);
-        try file.sync(io);
-        try dir.rename(temporary_name, dir, file_name, io);
-    }
-    try syncDir(io, dir);
+    try replacing.replace(io, dir, file_name, bytes);
 }
 
 fn parseInstalled(doc: document.Document, root: document.Object, field: []const u8) refusals.Error!?Installed {

@@ -17,6 +17,7 @@ const Writer = Io.Writer;
 const Allocator = std.mem.Allocator;
 const linux = std.os.linux;
 const boot = @import("boot.zig");
+const json_text = @import("json_text.zig");
 const keys = @import("keys.zig");
 const last_install = @import("last_install.zig");
 const Models = @import("models.zig").Models;
@@ -58,9 +59,9 @@ pub const Status = struct {
     pub fn write(self: *const Status, out: *Writer, served: ?*Models) Writer.Error!void {
         try out.print("{{\"agent\":\"{s}\",\"arch\":\"{t}\",\"machine\":", .{ self.agent, builtin.cpu.arch });
         var names: linux.utsname = undefined;
-        try text(out, if (linux.errno(linux.uname(&names)) == .SUCCESS) std.mem.sliceTo(&names.machine, 0) else "");
+        try json_text.orNull(out, if (linux.errno(linux.uname(&names)) == .SUCCESS) std.mem.sliceTo(&names.machine, 0) else "");
         try out.writeAll(",\"target\":");
-        try text(out, self.target);
+        try json_text.orNull(out, self.target);
         try out.print(",\"serving\":{},\"uptime\":{d},\"boot\":\"{s}\",\"time\":{d},\"disk_free\":{d},\"disk_used\":{d},\"keys\":[", .{
             self.serving, boot.milliseconds() / std.time.ms_per_s, &boot.id(), boot.wallMilliseconds(), self.disk_free, self.disk_used,
         });
@@ -88,20 +89,15 @@ fn writeModel(out: *Writer, model: *const Named, served: ?*Models) Writer.Error!
 fn writeHealth(out: *Writer, health: ?*const Models.Health) Writer.Error!void {
     const it = health orelse return out.writeAll("null");
     try out.writeAll("{\"version\":");
-    try text(out, if (it.version.len > 0) it.version else null);
+    try json_text.orNull(out, if (it.version.len > 0) it.version else null);
     try out.print(",\"state\":\"{s}\",\"reason\":", .{if (it.version.len > 0) "READY" else "UNAVAILABLE"});
-    try text(out, it.trouble.reason());
+    try json_text.orNull(out, it.trouble.reason());
     try out.print(",\"deaths\":{d},\"restarts\":{d}}}", .{ it.deaths, it.restarts });
 }
 
 fn installed(out: *Writer, it: ?states.Installed) Writer.Error!void {
     const known = it orelse return out.writeAll("null");
     try out.print("{{\"version\":\"{s}\",\"manifest\":\"{s}\"}}", .{ known.version, &known.digests.get(.manifest) });
-}
-
-fn text(out: *Writer, it: ?[]const u8) Writer.Error!void {
-    const known = it orelse return out.writeAll("null");
-    try std.json.Stringify.encodeJsonString(known, .{}, out);
 }
 
 /// Of all blobs. A file that goes meanwhile is not counted.

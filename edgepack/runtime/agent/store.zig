@@ -6,6 +6,7 @@
 //!     ROOT/incoming/              uploads; they belong to who uploads, for a day
 //!     ROOT/trust/*.pub            see keys.zig
 //!     ROOT/config.json            {"target":NAME}
+//!     ROOT/serve.json             see settings.zig
 //!     ROOT/lock                   held (flock) by whatever changes the store
 //!
 //! Order that makes an installation survive a power cut at any point: each missing blob is written to
@@ -25,6 +26,7 @@ const Hex = naming.Hex;
 const refusals = @import("refusal.zig");
 const Refusal = refusals.Refusal;
 const states = @import("state.zig");
+const syncDir = @import("replace.zig").syncDir;
 const State = states.State;
 
 const temporary_prefix = "tmp.";
@@ -136,7 +138,7 @@ pub const Store = struct {
     }
 
     pub fn syncContents(self: *Store) error{Refused}!void {
-        states.syncDir(self.io, self.contents) catch |err|
+        syncDir(self.io, self.contents) catch |err|
             return self.refusal.because(.disk, "cannot sync blobs/: {t}", .{err});
     }
 
