@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,13 +51,47 @@ def device(tmp_path: Path, agent: Path, key: PrivateKey) -> Device:
     return device
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """``@pytest.mark.also_on("aarch64")`` repeats tests of ``blank``, ``idle`` and ``served`` there,
+    but for those with ``only_here``.
+    """
+    if "machine" not in metafunc.fixturenames:
+        return
+    names: list[str] = []
+    if metafunc.definition.get_closest_marker("only_here") is None:
+        names = [name for mark in metafunc.definition.iter_markers("also_on") for name in mark.args]
+    here = pytest.param(fake_device.host_machine(), id="here")
+    others = [fake_device.emulated_machine(name) for name in fake_device.EMULATED if name in names]
+    emulated = [
+        pytest.param(other, id=other.name, marks=pytest.mark.needs(other.emulator))
+        for other in others
+    ]
+    metafunc.parametrize("machine", [here, *emulated], indirect=True)
+
+
 @pytest.fixture
-def idle(agent: Path) -> Iterator[fake_device.Device]:
+def machine(request: pytest.FixtureRequest) -> fake_device.Machine:
+    """What the agents and workers of the three fixtures below run on."""
+    machine: fake_device.Machine = request.param
+    return machine
+
+
+@pytest.fixture
+def blank(machine: fake_device.Machine) -> Iterator[fake_device.Device]:
+    """A store without a model, which nobody serves yet."""
+    with fake_device.temporary_device(machine.agent(), machine) as device:
+        yield device
+
+
+@pytest.fixture
+def idle(blank: fake_device.Device) -> fake_device.Device:
     """A store with the fake model ``m`` in it, which nobody serves yet."""
-    # Not tmp_path: a Unix socket's path has 107 bytes at most.
-    root = Path(tempfile.mkdtemp(prefix="edgepack-"))
-    (root / "run").mkdir()
-    device = fake_device.Device(root=root, agent=agent)
-    device.install("m", {"1.0.0": fake_device.FakeModel()})
-    yield device
-    shutil.rmtree(root)
+    blank.install("m", {"1.0.0": fake_device.FakeModel()})
+    return blank
+
+
+@pytest.fixture
+def served(idle: fake_device.Device) -> Iterator[fake_device.Device]:
+    """The fake model ``m``, served."""
+    with idle.serving():
+        yield idle

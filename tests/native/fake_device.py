@@ -11,6 +11,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -28,9 +29,12 @@ from typing import Any
 
 from edgepack import toolchain
 from edgepack.artefacts import CompiledModel, TensorSpec
-from edgepack.targets import Target, detect_host
+from edgepack.targets import Target, detect_host, load_target
 
 SOURCE = Path(__file__).parent / "data" / "fake_model.c"
+
+EMULATED = {"aarch64": "aarch64-generic", "armv7": "armv7-neon", "riscv64": "riscv64-generic"}
+"""Other machines that tests run on, and the targets that their programs are built for."""
 
 FIXED = ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 EVERY_OTHER_DTYPE = (*FIXED, "float16", "float64")
@@ -135,12 +139,55 @@ class UnixConnection(http.client.HTTPConnection):
         return answer.status, json.loads(text) if text else None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What a device's programs are built for, and what runs them here."""
+
+    name: str
+    target: Target
+    emulator: str = ""
+    """A program of qemu-user; none for this machine's own programs."""
+
+    def agent(self) -> Path:
+        """The agent's executable."""
+        return toolchain.build_agent(self.target)
+
+    def command(self, program: Path) -> list[str]:
+        """What starts a program of this machine here."""
+        return [*filter(None, [self.emulator]), str(program)]
+
+    def program(self, worker: bytes, root: Path) -> bytes:
+        """What an agent that runs here has to execute for ``worker``, which is put under ``root``.
+
+        qemu leaves the execution of a program to this machine's kernel, which may know no foreign ones.
+        """
+        if not self.emulator:
+            return worker
+        path = root / f"worker-{hashlib.sha256(worker).hexdigest()}"
+        if not path.exists():
+            path.write_bytes(worker)
+            path.chmod(0o555)
+        return f'#!/bin/sh\nexec {shutil.which(self.emulator)} {path} "$@"\n'.encode()
+
+
+def host_machine() -> Machine:
+    """This machine."""
+    return Machine(name="host", target=detect_host())
+
+
+def emulated_machine(name: str) -> Machine:
+    """One of EMULATED."""
+    target = load_target(EMULATED[name])
+    return Machine(name=name, target=target, emulator=target.qemu)
+
+
 @dataclass
 class Device:
     """A store and, while ``serving()``, its agent."""
 
     root: Path
     agent: Path
+    machine: Machine = field(default_factory=host_machine)
     server: subprocess.Popen[str] | None = field(default=None)
 
     @property
@@ -167,7 +214,7 @@ class Device:
             "format": 1,
             "name": name,
             "version": version,
-            "target": {"name": "host", "arch": detect_host().arch},
+            "target": {"name": "host", "arch": self.machine.target.arch},
             "inputs": [spec.to_dict() for spec in model.inputs],
             "outputs": [spec.to_dict() for spec in model.outputs],
             "arena_bytes": 4096,
@@ -178,7 +225,7 @@ class Device:
         }
         contents = {
             "manifest": b"manifest",
-            "worker": model.worker(),
+            "worker": self.machine.program(model.worker(self.machine.target), self.root),
             "weights": model.weights,
             "metadata": json.dumps(metadata).encode(),
             "golden": b"golden",
@@ -203,7 +250,7 @@ class Device:
 
     def command(self, *arguments: str) -> list[str]:
         """The agent's command line for this store."""
-        return [str(self.agent), "--root", str(self.root), *arguments]
+        return [*self.machine.command(self.agent), "--root", str(self.root), *arguments]
 
     @contextmanager
     def serving(self, *options: str) -> Iterator[Device]:
@@ -285,11 +332,13 @@ class Device:
 
 
 @contextmanager
-def temporary_device(agent: Path) -> Iterator[Device]:
-    """Not in pytest's tmp_path: a Unix socket's path has 107 bytes at most."""
+def temporary_device(agent: Path, machine: Machine | None = None) -> Iterator[Device]:
+    """Of this machine where none is given; not in pytest's tmp_path, since a Unix socket's path has
+    107 bytes at most.
+    """
     with tempfile.TemporaryDirectory(prefix="edgepack-") as root:
         (Path(root) / "run").mkdir()
-        yield Device(root=Path(root), agent=agent)
+        yield Device(root=Path(root), agent=agent, machine=machine or host_machine())
 
 
 def request(x: Sequence[float], **more: Any) -> dict[str, Any]:

@@ -8,14 +8,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from edgepack.targets import load_target
 from edgepack.toolchain import CLIENTS, build_c_client
-from tests.native.fake_device import Device, FakeModel
+from tests.native.fake_device import Device
 
 SOURCES = CLIENTS / "c"
 APPLICATION = Path(__file__).parent / "data" / "c_client.c"
@@ -32,18 +31,6 @@ shared 0 11 12 13 14
 shared 0 21 22 23 24
 outside -1
 """
-
-
-@pytest.fixture
-def served(agent: Path) -> Iterator[Device]:
-    # Not tmp_path: a Unix socket's path has 107 bytes at most.
-    root = Path(tempfile.mkdtemp(prefix="edgepack-"))
-    (root / "run").mkdir()
-    device = Device(root=root, agent=agent)
-    device.install("m", {"1.0.0": FakeModel()})
-    with device.serving():
-        yield device
-    shutil.rmtree(root)
 
 
 def linked(target: str, place: Path) -> Path:

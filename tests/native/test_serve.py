@@ -8,7 +8,6 @@ import socket
 import struct
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from tests.native.fake_device import (
     request,
     run_in_progress,
     state_of,
-    temporary_device,
     values,
     wait_until,
 )
@@ -39,16 +37,8 @@ def datatype(dtype: str) -> str:
 
 
 @pytest.fixture
-def device(agent: Path) -> Iterator[Device]:
-    with temporary_device(agent) as device:
-        yield device
-
-
-@pytest.fixture
-def served(device: Device) -> Iterator[Device]:
-    device.install("m", {"1.0.0": FakeModel()})
-    with device.serving():
-        yield device
+def device(blank: Device) -> Device:
+    return blank
 
 
 # ---- what is answered ----------------------------------------------------------------------------

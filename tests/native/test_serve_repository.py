@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.native.fake_device import (
-    Device,
-    FakeModel,
-    request,
-    run_in_progress,
-    temporary_device,
-    wait_until,
-)
+from tests.native.fake_device import Device, FakeModel, request, run_in_progress, wait_until
 
 INFER = "/v2/models/m/infer"
 INDEX = "/v2/repository/index"
@@ -25,12 +17,10 @@ ONES = request([1, 1, 1, 1])
 
 
 @pytest.fixture
-def served(agent: Path) -> Iterator[Device]:
-    with temporary_device(agent) as device:
-        device.install("m", {"1.0.0": FakeModel()})
-        device.install("n", {"2.0.0": FakeModel(tag=2)})
-        with device.serving():
-            yield device
+def served(idle: Device) -> Iterator[Device]:
+    idle.install("n", {"2.0.0": FakeModel(tag=2)})
+    with idle.serving():
+        yield idle
 
 
 def test_an_unloaded_model_is_gone_until_it_is_loaded_again(served: Device) -> None:

@@ -17,14 +17,8 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
-from tests.native.fake_device import (
-    Device,
-    FakeModel,
-    request,
-    temporary_device,
-    values,
-    wait_until,
-)
+from tests.conftest import unavailable
+from tests.native.fake_device import Device, request, values, wait_until
 
 INFER = "/v2/models/m/infer"
 SHARED = "/v2/systemsharedmemory"
@@ -32,11 +26,9 @@ X = np.array([[1, 2], [3, 4.5]], np.float32)
 
 
 @pytest.fixture
-def served(agent: Path) -> Iterator[Device]:
-    with temporary_device(agent) as device:
-        device.install("m", {"1.0.0": FakeModel()})
-        with device.serving("--tcp", "0"):
-            yield device
+def served(idle: Device) -> Iterator[Device]:
+    with idle.serving("--tcp", "0"):
+        yield idle
 
 
 @pytest.fixture
@@ -240,10 +232,11 @@ print(json.dumps(answers))
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_a_user_gets_at_no_other_users_memory_by_way_of_the_agent(
     served: Device, memory: Path, tmp_path: Path
 ) -> None:
+    if os.geteuid() != 0:
+        unavailable("only root can become another user")
     theirs = memory.with_name(f"{memory.name}.theirs")
     theirs.write_bytes(bytes(64))
     os.chown(theirs, 12345, 12345)

@@ -13,29 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.native.fake_device import (
-    Device,
-    FakeModel,
-    request,
-    run_in_progress,
-    temporary_device,
-    values,
-)
+from tests.conftest import unavailable
+from tests.native.fake_device import Device, request, run_in_progress, values
 
 INFER = "/v2/models/m/infer"
 
 
 @pytest.fixture
-def device(agent: Path) -> Iterator[Device]:
-    with temporary_device(agent) as device:
-        device.install("m", {"1.0.0": FakeModel()})
-        yield device
-
-
-@pytest.fixture
-def served(device: Device) -> Iterator[Device]:
-    with device.serving("--tcp", "0"):
-        yield device
+def served(idle: Device) -> Iterator[Device]:
+    with idle.serving("--tcp", "0"):
+        yield idle
 
 
 def status_of(device: Device, *headers: tuple[str, str], method: str = "GET") -> tuple[int, str]:
@@ -62,45 +49,45 @@ def test_requests_are_answered_on_both_sockets(served: Device) -> None:
     connection.close()
 
 
-def test_nothing_listens_on_tcp_unless_it_is_asked_for(device: Device) -> None:
-    with device.serving():
-        assert device.server is not None
+def test_nothing_listens_on_tcp_unless_it_is_asked_for(idle: Device) -> None:
+    with idle.serving():
+        assert idle.server is not None
         inodes = set()
-        for link in Path(f"/proc/{device.server.pid}/fd").iterdir():
+        for link in Path(f"/proc/{idle.server.pid}/fd").iterdir():
             with suppress(FileNotFoundError):  # a connection that ends
                 inodes.update(re.findall(r"^socket:\[(\d+)\]$", str(link.readlink())))
         assert inodes
         for table in ("tcp", "tcp6"):
             lines = Path(f"/proc/net/{table}").read_text().splitlines()[1:]
             assert not inodes & {line.split()[9] for line in lines}
-    assert "listening at" not in (device.root / "stderr").read_text()
+    assert "listening at" not in (idle.root / "stderr").read_text()
 
 
-def test_ipv6_loopback_is_loopback_too(device: Device) -> None:
+def test_ipv6_loopback_is_loopback_too(idle: Device) -> None:
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
-        pytest.skip("this machine has no IPv6 loopback")
-    with device.serving("--tcp", "[::1]:0"):
-        assert device.tcp_address.startswith("[::1]:")
-        assert status_of(device, ("Host", device.tcp_address))[0] == 200
+        unavailable("this machine has no IPv6 loopback")
+    with idle.serving("--tcp", "[::1]:0"):
+        assert idle.tcp_address.startswith("[::1]:")
+        assert status_of(idle, ("Host", idle.tcp_address))[0] == 200
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:80", "192.168.0.1:80", "[::]:80", "x", "65536", ""])
-def test_an_address_that_is_not_loopback_is_refused(device: Device, address: str) -> None:
-    command = device.command("serve", "--tcp", address)
+def test_an_address_that_is_not_loopback_is_refused(idle: Device, address: str) -> None:
+    command = idle.command("serve", "--tcp", address)
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 2
     assert "--tcp" in done.stderr.splitlines()[0]
 
 
-def test_a_port_that_is_taken_is_told(device: Device) -> None:
+def test_a_port_that_is_taken_is_told(idle: Device) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        command = device.command("serve", "--tcp", str(taken.getsockname()[1]))
+        command = idle.command("serve", "--tcp", str(taken.getsockname()[1]))
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 10
     assert "cannot listen at 127.0.0.1:" in done.stderr
-    assert not device.socket.exists()
+    assert not idle.socket.exists()
 
 
 def test_what_a_web_page_could_send_is_refused_over_tcp(served: Device) -> None:

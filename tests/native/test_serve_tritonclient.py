@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
-from tests.native.fake_device import Device, FakeModel, temporary_device
+from tests.native.fake_device import Device, FakeModel
 
 X = np.array([[0.5, 1], [2, -3]], np.float32)
 
 
 @pytest.fixture
-def served(agent: Path) -> Iterator[Device]:
-    with temporary_device(agent) as device:
-        device.install("m", {"1.0.0": FakeModel()})
-        device.install("every", {"0.2.0": FakeModel(all_dtypes=True)})
-        with device.serving("--tcp", "0"):
-            yield device
+def served(idle: Device) -> Iterator[Device]:
+    idle.install("every", {"0.2.0": FakeModel(all_dtypes=True)})
+    with idle.serving("--tcp", "0"):
+        yield idle
 
 
 @pytest.fixture
