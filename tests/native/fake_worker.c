@@ -35,6 +35,7 @@ int main(int argc, char **argv) {
     if (shm == MAP_FAILED) return 1;
 
     if (starts(mode, "leaves")) return 7;
+    if (starts(mode, "roams") && (open("/etc/passwd", O_RDONLY) >= 0 || fork() >= 0)) return 9;
     if (starts(mode, "garbles")) out.magic = 0;
     if (starts(mode, "starves")) out.word = -2; /* EP_ERR_MEMORY */
     if (write(1, &out, sizeof out) != sizeof out || out.word) return 1;

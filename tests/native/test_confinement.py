@@ -5,26 +5,24 @@ Each attempt is made twice: by the program as it is, where it succeeds, and unde
 
 from __future__ import annotations
 
+import ctypes
 import errno
-import mmap
 import os
-import signal
 import struct
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import pytest
 
-from edgepack.targets import Target, detect_host
+from edgepack.targets import Target
 from edgepack.trust import PrivateKey
+from tests.conftest import unavailable
 from tests.native.device_store import Device as PackageDevice
 from tests.native.device_store import write
-from tests.native.fake_device import Device, FakeModel, request, temporary_device, values, wait_until
+from tests.native.fake_device import Device, FakeModel, c_program, request, temporary_device, values
 
 SOURCE = Path(__file__).parent / "data" / "evil_worker.c"
 INFER = "/v2/models/evil/infer"
@@ -61,7 +59,6 @@ ATTEMPTS = {
     "raise its priority": 29,
     "take half a gigabyte": 30,
 }
-EXECUTES = (12, 13)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,16 +72,12 @@ class EvilModel(FakeModel):
         return str(self.root).encode()
 
     def worker(self, target: Target | None = None) -> bytes:
-        return build(target or detect_host())
+        return evil()
 
 
-@cache
-def build(target: Target) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "evil"
-        zig = [sys.executable, "-m", "ziglang", "cc", "-target", target.zig_static_triple]
-        subprocess.run([*zig, "-static", "-s", "-Os", str(SOURCE), "-o", str(out)], check=True)
-        return out.read_bytes()
+def evil() -> bytes:
+    """The program."""
+    return c_program(SOURCE.read_text())
 
 
 @pytest.fixture(scope="module")
@@ -120,26 +113,123 @@ def test_an_evil_worker_fails_to(served: Device, attempt: int) -> None:
     assert_serves(served)
 
 
-@pytest.fixture
-def loose(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], mmap.mmap]]:
-    """The evil program, started by nobody who confines it."""
-    program, weights = tmp_path / "evil", tmp_path / "weights"
-    program.write_bytes(build(detect_host()))
+LOOSE = """
+import mmap, os, socket, struct, subprocess, sys
+program, root, order = sys.argv[1:]
+server = socket.socket(socket.AF_UNIX)
+server.bind(root + "/run/agent.sock")
+server.listen()
+shared = os.memfd_create("test")
+os.ftruncate(shared, 4096)
+memory = mmap.mmap(shared, 4096)
+os.dup2(shared, 9)
+os.dup2(os.open(root + "/weights", os.O_RDONLY), 4)
+ours, its = socket.socketpair()
+worker = subprocess.Popen(
+    [program, "serve", "fd:4", "fd:9"], stdin=its, stdout=subprocess.PIPE, pass_fds=[4, 9], bufsize=0
+)
+assert len(worker.stdout.read(16)) == 16
+memory[:4] = struct.pack("<f", float(order))
+ours.sendall(struct.pack("<IIQ", 0x31575045, 1, 0))
+answered = len(worker.stdout.read(16)) == 16
+worker.stdout.close()
+ours.close()
+its.close()
+code = worker.wait()
+print(*struct.unpack_from("<2f", memory, 64) if answered else (code == 0, 0))
+"""
+
+
+@pytest.mark.parametrize("attempt", ATTEMPTS.values(), ids=ATTEMPTS)
+def test_the_same_program_when_nobody_confines_it_can(tmp_path: Path, attempt: int) -> None:
+    if os.geteuid() != 0:
+        unavailable("only root may do all of it")
+    root = tmp_path / "r"
+    (root / "run").mkdir(parents=True)
+    (root / "victim").write_text("x")
+    (root / "weights").write_text(str(root))
+    program = tmp_path / "evil"
+    program.write_bytes(evil())
     program.chmod(0o755)
-    weights.write_text(str(tmp_path))
-    (tmp_path / "run").mkdir()
-    (tmp_path / "victim").write_text("x")
-    shared = os.memfd_create("test")
-    os.ftruncate(shared, 4096)
-    opened = os.open(weights, os.O_RDONLY)
-    if opened != 4:
-        os.dup2(opened, 4)
-    # The parent that it signals and traces is a shell, not pytest.
-    command = f'"{program}" serve fd:4 fd:{shared}; exit $?'
-    process = subprocess.Popen(
-        ["/bin/sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[4, shared]
-    )
-    yield process, mmap.mmap(shared, 4096)
-    process.kill()
-    process.communicate()
-    os.close(shared)
+    command = [sys.executable, "-c", LOOSE, str(program), str(root), str(attempt)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    finally:
+        Path("/tmp/edgepack-evil").unlink(missing_ok=True)
+    assert done.stdout.split()[0] in ("1.0", "True"), done
+
+
+def test_workers_hold_no_privileges_and_no_descriptors_but_the_protocols(served: Device) -> None:
+    order(served, 1)
+    for worker in served.workers():
+        status = Path(f"/proc/{worker}/status").read_text()
+        for line in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+            assert f"{line}:\t{0:016x}" in status
+        assert "NoNewPrivs:\t1" in status
+        assert "Seccomp:\t2" in status
+        assert set(os.listdir(f"/proc/{worker}/fd")) <= {"0", "1", "2", "3", "4"}
+
+
+def test_what_a_worker_writes_to_stderr_does_not_fill_the_agents_log(served: Device) -> None:
+    log = served.root / "stderr"
+    before = log.stat().st_size
+    assert order(served, 31)[0] == 1
+    assert log.stat().st_size == before
+
+
+def test_a_worker_that_takes_memory_without_end_dies_of_it_and_is_started_again(
+    served: Device,
+) -> None:
+    taken = order(served, ATTEMPTS["take half a gigabyte"])[2]
+    assert 16 <= taken <= 36, "megabytes; it is known to need next to nothing"
+    status, answer = served.ask("POST", INFER, request([32, 0, 0, 0]))
+    assert (status, "the worker did not answer: signal 6" in answer["error"]) == (500, True), answer
+    assert_serves(served)
+    assert order(served, 1)[0] == 0, "it is served again"
+
+
+def test_golden_runs_are_confined_as_well(
+    tmp_path: Path, agent: Path, worker: bytes, key: PrivateKey
+) -> None:
+    """The fake worker that "roams" leaves with exit code 9 if it can open a file or make a process."""
+    device = PackageDevice(root=tmp_path / "device", agent=agent)
+    device.set_up(key)
+    package = write(tmp_path / "a.epk", key, version="1.0.0", worker=worker, weights="roams")
+    assert device.installed("install", package.path)["changed"] is True
+    program, weights = tmp_path / "worker", tmp_path / "weights"
+    program.write_bytes(worker)
+    program.chmod(0o755)
+    weights.write_text("roams")
+    with (tmp_path / "shared").open("wb+") as shared:
+        shared.truncate(4096)
+        command = [program, "serve", weights, f"fd:{shared.fileno()}"]
+        assert subprocess.run(command, pass_fds=[shared.fileno()], check=False).returncode == 9
+
+
+BPF_LOAD, BPF_EQUAL, BPF_GIVE = 0x20, 0x15, 0x06
+ERRNO, ALLOW = 0x00050000, 0x7FFF0000
+
+
+def lack(*calls: int) -> None:
+    """In a child before exec: as on a kernel that answers these calls with ENOSYS."""
+    code = [(BPF_LOAD, 0, 0, 0)]
+    for call in calls:
+        code += [(BPF_EQUAL, 0, 1, call), (BPF_GIVE, 0, 0, ERRNO | errno.ENOSYS)]
+    code.append((BPF_GIVE, 0, 0, ALLOW))
+    program = b"".join(struct.pack("<HBBI", *instruction) for instruction in code)
+    libc = ctypes.CDLL(None, use_errno=True)
+    buffer = ctypes.create_string_buffer(program)
+    header = struct.pack("HxxxxxxQ", len(code), ctypes.addressof(buffer))
+    assert libc.prctl(38, 1, 0, 0, 0) == 0
+    assert libc.prctl(22, 2, header, 0, 0) == 0
+
+
+def test_a_kernel_without_landlock_is_told_once_and_is_no_error(idle: Device) -> None:
+    landlock = (444, 445, 446)
+    idle.install("evil", {"1.0.0": EvilModel(root=idle.root)})
+    with idle.serving(before=lambda: lack(*landlock)):
+        assert_serves(idle)
+        assert order(idle, ATTEMPTS["read a file"])[:2] == [0, errno.EPERM]
+    log = (idle.root / "stderr").read_text()
+    assert log.count("no Landlock") == 1
+    assert "no seccomp" not in log

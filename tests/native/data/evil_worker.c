@@ -6,7 +6,6 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
@@ -16,7 +15,6 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
-#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/shm.h>
@@ -136,7 +134,7 @@ static int attempt(int order, float *y) {
     case 20: return closes_and_makes(memfd_create("evil", 0));
     case 21: return !unshare(CLONE_NEWNET);
     case 22: return !mount("none", "/mnt", "tmpfs", 0, NULL) && !umount("/mnt");
-    case 23: return shmget(IPC_PRIVATE, 4096, IPC_CREAT | 0600) >= 0;
+    case 23: return !shmctl(shmget(IPC_PRIVATE, 4096, IPC_CREAT | 0600), IPC_RMID, NULL);
     case 24: return closes_and_makes((int)syscall(SYS_openat2, AT_FDCWD, "/etc/passwd", &(uint64_t[3]){0}, 24));
     case 25: return !fcntl(0, F_SETOWN, getppid());
     case 26: return !ioctl(0, FIONREAD, &(int){0});
@@ -150,11 +148,11 @@ static int attempt(int order, float *y) {
         return 1;
     case 32: /* dies of what it cannot get */
         for (;;) {
-            char *piece = malloc(1 << 20);
+            static char *volatile piece; /* which no compiler takes for unused */
+            piece = malloc(1 << 20);
             if (!piece) abort();
             memset(piece, 1, 1 << 20);
         }
-    case 33: return prctl(PR_CAPBSET_READ, 0) == 1;
     }
     errno = ENOSYS;
     return 1;
