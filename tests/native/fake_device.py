@@ -109,6 +109,24 @@ def _empty_object(target: Target) -> bytes:
     return subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
 
 
+@cache
+def c_program(source: str) -> bytes:
+    """A static executable for this machine."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "program"
+        command = [
+            sys.executable,
+            "-m",
+            "ziglang",
+            "cc",
+            "-target",
+            detect_host().zig_static_triple,
+        ]
+        command += ["-static", "-s", "-Os", "-x", "c", "-", "-o", str(out)]
+        subprocess.run(command, input=source.encode(), check=True)
+        return out.read_bytes()
+
+
 def wait_until(condition: Callable[[], bool], *, seconds: float = 20) -> None:
     """Poll a condition that no event announces."""
     end = time.monotonic() + seconds
@@ -253,12 +271,19 @@ class Device:
         return [*self.machine.command(self.agent), "--root", str(self.root), *arguments]
 
     @contextmanager
-    def serving(self, *options: str) -> Iterator[Device]:
-        """Run the agent in the foreground; it must end cleanly on SIGTERM."""
+    def serving(
+        self,
+        *options: str,
+        before: Callable[[], None] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Iterator[Device]:
+        """Run the agent in the foreground; it must end cleanly on SIGTERM. ``before`` runs in its process."""
         log = self.root / "stderr"
         command = self.command("serve", *options)
         with log.open("a") as stderr:
-            self.server = subprocess.Popen(command, stderr=stderr, text=True)
+            self.server = subprocess.Popen(
+                command, stderr=stderr, text=True, preexec_fn=before, env=environment
+            )
         try:
             wait_until(lambda: self.is_up() or self.server_ended())
             assert not self.server_ended(), log.read_text()

@@ -28,13 +28,14 @@ int main(int argc, char **argv) {
     char *shm;
 
     if (argc != 4 || strcmp(argv[1], "serve") || strncmp(argv[3], "fd:", 3)) return 1;
-    weights = open(argv[2], O_RDONLY);
+    weights = strncmp(argv[2], "fd:", 3) ? open(argv[2], O_RDONLY) : atoi(argv[2] + 3);
     if (weights < 0 || read(weights, mode, sizeof mode - 1) < 0) return 1;
     shared = atoi(argv[3] + 3);
     shm = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, shared, 0);
     if (shm == MAP_FAILED) return 1;
 
     if (starts(mode, "leaves")) return 7;
+    if (starts(mode, "roams") && (open("/etc/passwd", O_RDONLY) >= 0 || fork() >= 0)) return 9;
     if (starts(mode, "garbles")) out.magic = 0;
     if (starts(mode, "starves")) out.word = -2; /* EP_ERR_MEMORY */
     if (write(1, &out, sizeof out) != sizeof out || out.word) return 1;

@@ -18,6 +18,7 @@ from tests.native.fake_device import (
     Device,
     FakeModel,
     UnixConnection,
+    c_program,
     request,
     run_in_progress,
     state_of,
@@ -494,10 +495,16 @@ def test_what_is_no_worker_is_refused_with_the_reason(served: Device) -> None:
             return self.program
 
     for program, reason in (
-        (b"#!/bin/false\n", "exit code"),
+        (b"#!/bin/false\n", "cannot execute the worker: NOENT (a script?"),
         (b"\x7fELF\x02\x01\x01" + bytes(100), "cannot execute"),
-        (b"#!/bin/sleep\n", ""),
-        (b"#!/bin/cat\n", "another protocol"),
+        (Path("/bin/true").read_bytes(), "cannot execute"),  # wants a loader, which is another file
+        (c_program("int main(void) { return 3; }"), "exit code 3"),
+        (
+            c_program(
+                'int puts(const char *); int main(void) { return puts("hello, hello, hello"); }'
+            ),
+            "protocol",
+        ),
         (struct.pack("<IiQ", 0x31575045, 0, 0), "cannot execute"),
     ):
         wrong = type("Program", (Wrong,), {"program": program})()

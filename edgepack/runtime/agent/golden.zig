@@ -15,7 +15,8 @@ const ModelInfo = model_info.ModelInfo;
 const Tensor = model_info.Tensor;
 const refusals = @import("refusal.zig");
 const Refusal = refusals.Refusal;
-const WorkerProcess = @import("worker_process.zig").WorkerProcess;
+const worker_process = @import("worker_process.zig");
+const WorkerProcess = worker_process.WorkerProcess;
 
 const magic = "EPGV0001";
 const header_bytes = 64;
@@ -24,7 +25,7 @@ const deadline_ms = 60_000;
 
 /// Runs every vector; refused with check "golden" where an output differs, "worker" where the worker
 /// fails. `golden` is golden.bin, unread.
-pub fn run(arena: Allocator, io: Io, refusal: *Refusal, worker: []const u8, weights: []const u8, info: *const ModelInfo, golden: *Blob) refusals.Error!void {
+pub fn run(arena: Allocator, io: Io, refusal: *Refusal, files: worker_process.Files, info: *const ModelInfo, golden: *Blob) refusals.Error!void {
     const expected_size = header_bytes + @as(u64, info.golden_count) * info.vector_bytes;
     if (golden.size != expected_size) {
         return refusal.because(.package, "golden.bin has {d} bytes, not the {d} of its {d} vectors", .{ golden.size, expected_size, info.golden_count });
@@ -37,7 +38,7 @@ pub fn run(arena: Allocator, io: Io, refusal: *Refusal, worker: []const u8, weig
     if (!std.mem.eql(u8, &head, &expected_head)) return refusal.because(.package, "golden.bin has another header", .{});
 
     const vector = try arena.alloc(u8, info.vector_bytes);
-    var process = try WorkerProcess.start(refusal, worker, weights, info, deadline_ms);
+    var process = try WorkerProcess.start(refusal, files, info, deadline_ms);
     defer process.stop();
     for (0..info.golden_count) |index| {
         _ = try golden.next(io, refusal, vector);

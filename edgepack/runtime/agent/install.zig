@@ -237,11 +237,13 @@ fn tryOut(session: Session, installed: Installed, info: *const ModelInfo) refusa
     for (installed.digests.values) |hex| {
         if (!try store.holds(hex, null)) return session.refusal.because(.digest, "blob {s} did not reach the disk as it was written", .{hex[0..16]});
     }
-    const worker = try store.blobPath(session.arena, installed.digests.get(.worker));
-    const weights = try store.blobPath(session.arena, installed.digests.get(.weights));
+    var worker = (try store.find(installed.digests.get(.worker), null)).?;
+    defer worker.close(session.io);
+    var weights = (try store.find(installed.digests.get(.weights), null)).?;
+    defer weights.close(session.io);
     var vectors = (try store.find(installed.digests.get(.golden), null)).?;
     defer vectors.close(session.io);
-    try golden.run(session.arena, session.io, session.refusal, worker, weights, info, &vectors);
+    try golden.run(session.arena, session.io, session.refusal, .of(&worker, &weights), info, &vectors);
 }
 
 fn switchTo(session: Session, name: []const u8, old: ?State, new: State) refusals.Error!void {

@@ -10,6 +10,7 @@ const Io = std.Io;
 const linux = std.os.linux;
 const arguments = @import("arguments.zig");
 const clock = @import("clock.zig");
+const confine = @import("confine.zig");
 const Connection = @import("connection.zig").Connection;
 const detach = @import("detach.zig");
 const endpoints = @import("endpoints.zig");
@@ -85,6 +86,7 @@ fn serve(arena: std.mem.Allocator, refusal: *Refusal, store: *Store, settings: *
     if (place.tcp) |address| server.tcp = try listenOnLoopback(refusal, address);
     server.unix = try unix_socket.listen(refusal, place.socket_path);
     if (announcement) |it| it.ready();
+    confine.tellWhatIsMissing();
     log.line("serving {d} models at {s}", .{ server.models.len, place.socket_path });
     server.acceptUntilSignal();
     unix_socket.remove(place.socket_path);

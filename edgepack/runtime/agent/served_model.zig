@@ -6,6 +6,7 @@
 
 const std = @import("std");
 const Io = std.Io;
+const Blob = @import("blob.zig").Blob;
 const clock = @import("clock.zig");
 const log = @import("log.zig");
 const metrics = @import("metrics.zig");
@@ -15,7 +16,8 @@ const Queue = @import("queue.zig").Queue;
 const refusals = @import("refusal.zig");
 const Refusal = refusals.Refusal;
 const Settings = @import("settings.zig").Settings;
-const Installed = @import("state.zig").Installed;
+const states = @import("state.zig");
+const Installed = states.Installed;
 const Store = @import("store.zig").Store;
 const WorkerProcess = @import("worker_process.zig").WorkerProcess;
 
@@ -75,17 +77,19 @@ pub const ServedModel = struct {
     fn startWorker(self: *ServedModel, refusal: *Refusal) refusals.Error!WorkerProcess {
         var store = self.store;
         store.refusal = refusal;
-        var scratch: std.heap.ArenaAllocator = .init(std.heap.page_allocator);
-        defer scratch.deinit();
-        var paths: [2][]const u8 = undefined;
-        inline for (.{ .worker, .weights }, &paths) |kept, *path| {
-            const hex = self.installed.digests.get(kept);
-            var blob = try store.find(hex, null) orelse return refusal.because(.state, "blob {s} is missing", .{hex[0..16]});
-            defer blob.close(self.io);
-            try blob.check(self.io, refusal);
-            path.* = try store.blobPath(scratch.allocator(), hex);
-        }
-        return WorkerProcess.start(refusal, paths[0], paths[1], &self.info, start_deadline_ms);
+        var worker = try self.openChecked(&store, .worker);
+        defer worker.close(self.io);
+        var weights = try self.openChecked(&store, .weights);
+        defer weights.close(self.io);
+        return WorkerProcess.start(refusal, .of(&worker, &weights), &self.info, start_deadline_ms);
+    }
+
+    fn openChecked(self: *ServedModel, store: *Store, kept: states.Kept) error{Refused}!Blob {
+        const hex = self.installed.digests.get(kept);
+        var blob = try store.find(hex, null) orelse return store.refusal.because(.state, "blob {s} is missing", .{hex[0..16]});
+        errdefer blob.close(self.io);
+        try blob.check(self.io, store.refusal);
+        return blob;
     }
 
     pub fn acquire(self: *ServedModel) void {

@@ -35,7 +35,7 @@ const upload_lifetime_seconds = 24 * 60 * 60;
 pub const Store = struct {
     io: Io,
     refusal: *Refusal,
-    /// As it was given; paths that are handed to other processes begin with it.
+    /// As it was given.
     path: []const u8,
     root: Io.Dir,
     blobs: Io.Dir, // ROOT/blobs
@@ -151,10 +151,6 @@ pub const Store = struct {
 
     pub fn freeBytes(self: *Store) error{Refused}!u64 {
         return disk.freeBytes(self.root.handle) orelse self.refusal.because(.disk, "cannot tell how much space is free", .{});
-    }
-
-    pub fn blobPath(self: *Store, arena: Allocator, hex: Hex) error{OutOfMemory}![:0]const u8 {
-        return std.fmt.allocPrintSentinel(arena, "{s}/blobs/sha256/{s}", .{ self.path, &hex }, 0);
     }
 
     pub fn load(self: *Store, arena: Allocator, name: []const u8) refusals.Error!?State {

@@ -1,25 +1,41 @@
 //! One running worker: a child process, a socket for requests, a pipe for replies, shared memory.
 //!
-//! The protocol and the layout are those of worker/serve.zig and model_info.zig. The child gets stdin,
-//! stdout, our stderr and the shared memory as descriptor 3, an empty environment, and nothing else.
+//! The protocol and the layout are those of worker/serve.zig and model_info.zig. How the child becomes a
+//! worker, with what descriptors and rights, is in worker_child.zig and confine.zig.
 //! Every wait is bounded by the caller's deadline; a worker that misses it is killed.
 //!
 //! A WorkerProcess is for one thread at a time. stop() reaps the child: no zombie stays.
 
 const std = @import("std");
+const Blob = @import("blob.zig").Blob;
 const clock = @import("clock.zig");
 const linux = std.os.linux;
 const model_info = @import("model_info.zig");
 const ModelInfo = model_info.ModelInfo;
 const refusals = @import("refusal.zig");
 const Refusal = refusals.Refusal;
+const worker_child = @import("worker_child.zig");
 const worker_exit = @import("worker_exit.zig");
 
 const magic: u32 = 0x31575045; // "EPW1"
 const operation_run: u32 = 1;
-const shared_fd = 3; // in the child
+/// What a worker may map beyond what its model is known to need: the tables of its session, and the
+/// stacks of 64 threads.
+const spare_bytes = 32 << 20;
 const Reply = extern struct { magic: u32, status: i32, value: u64 };
 const Request = extern struct { magic: u32, operation: u32, zero: u64 };
+
+/// Of one version: open files.
+pub const Files = struct {
+    worker: linux.fd_t,
+    worker_bytes: u64,
+    weights: linux.fd_t,
+
+    /// Blobs of the store; they must stay open until the worker is ready.
+    pub fn of(worker: *const Blob, weights: *const Blob) Files {
+        return .{ .worker = worker.from.file.file.handle, .worker_bytes = worker.size, .weights = weights.from.file.file.handle };
+    }
+};
 
 pub const WorkerProcess = struct {
     /// Inputs and outputs, at the offsets that ModelInfo gives.
@@ -32,14 +48,8 @@ pub const WorkerProcess = struct {
     /// What the worker said it needs, in bytes.
     memory_bytes: u64 = 0,
 
-    /// Starts `worker_path serve weights_path` and waits until it is ready.
-    pub fn start(
-        refusal: *Refusal,
-        worker_path: []const u8,
-        weights_path: []const u8,
-        info: *const ModelInfo,
-        deadline_ms: u32,
-    ) refusals.Error!WorkerProcess {
+    /// Starts a worker and waits until it is ready.
+    pub fn start(refusal: *Refusal, files: Files, info: *const ModelInfo, deadline_ms: u32) refusals.Error!WorkerProcess {
         const shared = openShared(info.shm_bytes) orelse
             return refusal.because(.worker, "no shared memory of {d} bytes", .{info.shm_bytes});
         defer closeFd(shared);
@@ -48,7 +58,7 @@ pub const WorkerProcess = struct {
         const shm: [*]align(std.heap.page_size_min) u8 = @ptrFromInt(address);
         errdefer _ = linux.munmap(shm, info.shm_bytes);
 
-        var process = try spawn(refusal, worker_path, weights_path, shared);
+        var process = try spawn(refusal, files, shared, memoryLimit(files, info));
         process.shm = shm[0..info.shm_bytes];
         errdefer process.kill();
         const ready = process.readReply(deadline_ms) catch |err|
@@ -145,60 +155,55 @@ pub const WorkerProcess = struct {
     }
 };
 
-fn spawn(refusal: *Refusal, worker_path: []const u8, weights_path: []const u8, shared: linux.fd_t) error{Refused}!WorkerProcess {
-    var worker_buffer: [linux.PATH_MAX]u8 = undefined;
-    var weights_buffer: [linux.PATH_MAX]u8 = undefined;
-    const worker = terminated(&worker_buffer, worker_path) orelse return refusal.because(.worker, "a path too long", .{});
-    const weights = terminated(&weights_buffer, weights_path) orelse return refusal.because(.worker, "a path too long", .{});
+/// Enough for a model that is as model.json says.
+fn memoryLimit(files: Files, info: *const ModelInfo) u64 {
+    return files.worker_bytes +| info.weights_bytes +| info.arena_bytes +| info.shm_bytes +| spare_bytes;
+}
 
+fn spawn(refusal: *Refusal, files: Files, shared: linux.fd_t, memory_bytes: u64) error{Refused}!WorkerProcess {
     const requests = openPair(.socket) orelse return refusal.because(.worker, "no pipe for the worker", .{});
     defer closeFd(requests.read);
     errdefer closeFd(requests.write);
     const replies = openPair(.pipe) orelse return refusal.because(.worker, "no pipe for the worker", .{});
     defer closeFd(replies.write);
     errdefer closeFd(replies.read);
-    // Carries the errno of a failed exec; a successful one closes it.
     const trouble = openPair(.pipe) orelse return refusal.because(.worker, "no pipe for the worker", .{});
     defer closeFd(trouble.read);
 
+    const child: worker_child.Child = .{
+        .worker = files.worker,
+        .weights = files.weights,
+        .requests = requests.read,
+        .replies = replies.write,
+        .shared = shared,
+        .trouble = trouble.write,
+        .memory_bytes = memory_bytes,
+    };
     const pid = linux.fork();
-    if (pid == 0) becomeWorker(worker, weights, requests.read, replies.write, shared, trouble.write);
+    if (pid == 0) child.become();
     closeFd(trouble.write);
     if (failed(pid)) return refusal.because(.worker, "cannot fork: {t}", .{linux.errno(pid)});
 
     var process: WorkerProcess = .{ .shm = undefined, .pid = @intCast(pid), .requests = requests.write, .replies = replies.read };
-    var code: u32 = 0;
-    var count = linux.read(trouble.read, std.mem.asBytes(&code), @sizeOf(u32));
-    while (linux.errno(count) == .INTR) count = linux.read(trouble.read, std.mem.asBytes(&code), @sizeOf(u32));
-    if (count != @sizeOf(u32)) return process;
-    _ = process.reap();
-    const cause: linux.E = @fromBackingInt(@intCast(code));
-    return refusal.because(.worker, "cannot execute the worker: {t}{s}", .{
-        cause, if (cause == .NOEXEC) " (built for another CPU architecture?)" else "",
-    });
+    try awaitExec(refusal, &process, trouble.read);
+    return process;
 }
 
-/// In the child, between fork and exec: system calls only, no lock, no allocator, no way back.
-fn becomeWorker(
-    worker: [*:0]const u8,
-    weights: [*:0]const u8,
-    stdin: linux.fd_t,
-    stdout: linux.fd_t,
-    shared: linux.fd_t,
-    trouble: linux.fd_t,
-) noreturn {
-    const argv = [_:null]?[*:0]const u8{ "worker", "serve", weights, "fd:3" };
-    const envp = [_:null]?[*:0]const u8{};
-    // Ctrl-C and a service manager signal whole groups; a worker leaves when we say so, after the
-    // requests in flight. SIGKILL and the end of its stdin remain.
-    var blocked = linux.sigemptyset();
-    for ([_]linux.SIG{ .INT, .TERM, .HUP, .QUIT }) |signal| linux.sigaddset(&blocked, signal);
-    _ = linux.sigprocmask(linux.SIG.SETMASK, &blocked, null);
-    // openPair and openShared keep clear of 0 to 3, so none of these overwrites another.
-    const moved = !failed(linux.dup2(stdin, 0)) and !failed(linux.dup2(stdout, 1)) and !failed(linux.dup2(shared, shared_fd));
-    const code: u32 = if (moved) @backingInt(linux.errno(linux.execve(worker, &argv, &envp))) else @backingInt(linux.E.BADF);
-    _ = linux.write(trouble, std.mem.asBytes(&code), @sizeOf(u32));
-    linux.exit_group(127);
+/// Until exec closes the pipe, or says why there was none.
+fn awaitExec(refusal: *Refusal, process: *WorkerProcess, pipe: linux.fd_t) error{Refused}!void {
+    var trouble: worker_child.Trouble = undefined;
+    var count = linux.read(pipe, std.mem.asBytes(&trouble), @sizeOf(worker_child.Trouble));
+    while (linux.errno(count) == .INTR) count = linux.read(pipe, std.mem.asBytes(&trouble), @sizeOf(worker_child.Trouble));
+    if (count != @sizeOf(worker_child.Trouble)) return;
+    _ = process.reap();
+    const cause: linux.E = @fromBackingInt(trouble.errno);
+    const hint = switch (cause) {
+        .NOEXEC => " (built for another CPU architecture?)",
+        .NOENT => " (a script? a worker is a static executable)",
+        else => "",
+    };
+    if (trouble.what == .execute) return refusal.because(.worker, "cannot execute the worker: {t}{s}", .{ cause, hint });
+    return refusal.because(.worker, "cannot start the worker: {t}: {t}", .{ trouble.what, cause });
 }
 
 const Pair = struct { read: linux.fd_t, write: linux.fd_t };
@@ -245,18 +250,10 @@ fn openUnlinked() ?linux.fd_t {
     return null;
 }
 
-/// The same file under a number that the child's 0 to 3 cannot collide with.
+/// The same file under a number that the child's own cannot collide with.
 fn aboveStandard(fd: linux.fd_t) ?linux.fd_t {
     defer closeFd(fd);
-    const result = linux.fcntl(fd, linux.F.DUPFD_CLOEXEC, 10);
-    return if (failed(result)) null else @intCast(result);
-}
-
-fn terminated(buffer: *[linux.PATH_MAX]u8, path: []const u8) ?[*:0]const u8 {
-    if (path.len >= buffer.len or std.mem.findScalar(u8, path, 0) != null) return null;
-    @memcpy(buffer[0..path.len], path);
-    buffer[path.len] = 0;
-    return buffer[0..path.len :0];
+    return worker_child.duplicate(fd);
 }
 
 fn failed(result: usize) bool {

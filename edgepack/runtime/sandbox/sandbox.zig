@@ -1,5 +1,5 @@
 //! What it needs to take rights away from a process: system call filters and Landlock.
-//! What is taken away, and when, is in worker/confine.zig.
+//! What is taken away, and when, is in agent/confine.zig and worker/confine.zig.
 
 const std = @import("std");
 const linux = std.os.linux;

@@ -1,5 +1,5 @@
 //! A seccomp filter: a program of classic BPF (seccomp(2)) that says of each system call whether it may
-//! be made. What no rule names ends the process.
+//! be made. What no rule names ends the process, or fails, as `otherwise` says.
 //!
 //! Names that the architecture does not have are passed over: there is no `open` on aarch64, no `mmap`
 //! but `mmap2` on arm.
@@ -37,12 +37,17 @@ fn argumentOffset(index: u32) u32 {
 pub const Filter = struct {
     instructions: [max_instructions]Instruction = undefined,
     len: u16 = 0,
+    /// What becomes of calls that no rule lets through.
+    otherwise: u32,
 
     const max_instructions = 320;
 
     /// Nothing may be done yet. A call by the convention of another architecture ends the process.
-    pub fn init() Filter {
-        var filter: Filter = .{};
+    pub fn init(otherwise: union(enum) { end, fail: linux.E }) Filter {
+        var filter: Filter = .{ .otherwise = switch (otherwise) {
+            .end => SECCOMP.RET.KILL_PROCESS,
+            .fail => |errno| SECCOMP.RET.ERRNO | @as(u32, @backingInt(errno)),
+        } };
         filter.add(.{ .code = load, .k = @offsetOf(SECCOMP.data, "arch") });
         filter.add(.{ .code = jump_if_equal, .if_true = 1, .k = own_architecture });
         filter.add(.{ .code = give, .k = SECCOMP.RET.KILL_PROCESS });
@@ -59,7 +64,7 @@ pub const Filter = struct {
         inline for (names) |name| self.rule(name, SECCOMP.RET.ERRNO | @as(u32, @backingInt(errno)));
     }
 
-    /// Allowed where argument & mask == value.
+    /// Allowed where argument & mask == value; elsewhere later rules decide.
     pub fn allowWhere(self: *Filter, comptime names: []const []const u8, argument: u32, mask: u32, value: u32) void {
         inline for (names) |name| if (@hasField(linux.SYS, name)) {
             self.add(.{ .code = jump_if_equal, .if_false = 5, .k = number(name) });
@@ -67,7 +72,7 @@ pub const Filter = struct {
             self.add(.{ .code = and_with, .k = mask });
             self.add(.{ .code = jump_if_equal, .if_false = 1, .k = value });
             self.add(.{ .code = give, .k = SECCOMP.RET.ALLOW });
-            self.add(.{ .code = give, .k = SECCOMP.RET.KILL_PROCESS });
+            self.add(.{ .code = load, .k = @offsetOf(SECCOMP.data, "nr") });
         };
     }
 
@@ -91,7 +96,7 @@ pub const Filter = struct {
     /// In force from here on, for good, and across exec. Does no more than two system calls, so that it
     /// can be done between fork and exec. .NOSYS or .INVAL: this kernel has no filters.
     pub fn install(self: *Filter, scope: Scope) linux.E {
-        self.add(.{ .code = give, .k = SECCOMP.RET.KILL_PROCESS });
+        self.add(.{ .code = give, .k = self.otherwise });
         const program: Program = .{ .len = self.len, .instructions = &self.instructions };
         const flags: u32 = if (scope == .every_thread) SECCOMP.FILTER_FLAG.TSYNC else 0;
         const result = linux.seccomp(SECCOMP.SET_MODE_FILTER, flags, &program);
@@ -124,12 +129,12 @@ fn verdict(filter: *const Filter, data: *const SECCOMP.data) u32 {
             else => unreachable,
         }
     }
-    return SECCOMP.RET.KILL_PROCESS; // what install() ends every program with
+    return filter.otherwise; // what install() ends every program with
 }
 
 test "a filter allows what it names and nothing else" {
     const testing = std.testing;
-    var filter: Filter = .init();
+    var filter: Filter = .init(.end);
     filter.allow(&.{ "read", "no_such_call" });
     filter.deny(&.{"openat"}, .ACCES);
     filter.allowWhere(&.{"kill"}, 0, 0xffffffff, 42);
@@ -154,6 +159,25 @@ test "a filter allows what it names and nothing else" {
     data.nr = @intCast(@backingInt(linux.SYS.socket));
     try testing.expectEqual(SECCOMP.RET.KILL_PROCESS, verdict(&filter, &data));
     data.nr = @intCast(@backingInt(linux.SYS.read));
+    data.arch ^= 1;
+    try testing.expectEqual(SECCOMP.RET.KILL_PROCESS, verdict(&filter, &data));
+}
+
+test "what no rule names may also just fail, and a call may have several rules" {
+    const testing = std.testing;
+    var filter: Filter = .init(.{ .fail = .PERM });
+    filter.allowWhere(&.{"prctl"}, 0, 0xffffffff, 22);
+    filter.allowWhere(&.{"prctl"}, 0, 0xffffffff, 38);
+    const fails = SECCOMP.RET.ERRNO | @as(u32, @backingInt(linux.E.PERM));
+    var data: SECCOMP.data = std.mem.zeroes(SECCOMP.data);
+    data.arch = own_architecture;
+    data.nr = @intCast(@backingInt(linux.SYS.prctl));
+    inline for (.{ .{ 22, SECCOMP.RET.ALLOW }, .{ 38, SECCOMP.RET.ALLOW }, .{ 4, fails } }) |case| {
+        data.arg0 = case[0];
+        try testing.expectEqual(case[1], verdict(&filter, &data));
+    }
+    data.nr = @intCast(@backingInt(linux.SYS.read));
+    try testing.expectEqual(fails, verdict(&filter, &data));
     data.arch ^= 1;
     try testing.expectEqual(SECCOMP.RET.KILL_PROCESS, verdict(&filter, &data));
 }

@@ -1,8 +1,8 @@
 //! What the worker takes from itself before it runs anything of the model's: in two steps, since Landlock
 //! holds the threads that come after it, and a filter without clone can only come after the threads.
 //!
-//! It holds a worker whose runtime is ours. An executable that was made to do harm would not call it:
-//! nothing confines a process before it begins (docs/security.md).
+//! It holds what a kernel of the model does. An executable that was made to do harm would not call it:
+//! the agent confines every worker before it begins, more widely (agent/confine.zig).
 
 const std = @import("std");
 const sandbox = @import("sandbox");
@@ -25,7 +25,7 @@ pub fn leaveFiles(held: *Held) void {
 /// No system call but those that a kernel, a pool of threads and the answers to requests take.
 pub fn leaveCalls(held: *Held) void {
     const own: u32 = @intCast(linux.getpid());
-    var filter: sandbox.Filter = .init();
+    var filter: sandbox.Filter = .init(.end);
     filter.allow(&.{ "read", "write", "futex", "futex_time64", "sched_yield", "clock_gettime", "clock_gettime64" });
     filter.allow(&.{ "pread64", "munmap", "madvise", "exit", "exit_group", "getpid", "gettid", "set_robust_list" });
     filter.allow(&.{ "rt_sigprocmask", "rt_sigreturn", "sigreturn", "restart_syscall" });

@@ -45,6 +45,8 @@ var tensors: [2 * max_tensors][*]u8 = undefined;
 
 /// Exit code of the process: 0 after end of input, 1 after any failure.
 pub fn run(weights_path: [*:0]const u8, shared_name: [*:0]const u8, threads: u32) u8 {
+    // The agent executes an open file, which has no name of its own.
+    _ = linux.prctl(@backingInt(linux.PR.SET_NAME), @intFromPtr("worker"), 0, 0, 0);
     var status: i32 = 0;
     const session = prepare(weights_path, shared_name, threads, &status) catch {
         _ = reply(status, 0);
