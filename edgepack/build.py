@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from edgepack import accuracy, importers, package, toolchain
 from edgepack import golden as golden_vectors
 from edgepack.artefacts import (
+    Baseline,
     CheckResult,
     CompiledModel,
     GoldenVectors,
@@ -24,6 +25,7 @@ from edgepack.artefacts import (
     PackagedTarget,
     Tensors,
 )
+from edgepack.baseline import measure_baseline
 from edgepack.errors import (
     CompileError,
     ConfigError,
@@ -57,6 +59,8 @@ class CompileOptions:
     """Largest error, relative to the largest value of an output."""
     check: Path | None = None
     """Inputs of the user's own: an .npz file or a folder."""
+    baseline: Path | None = None
+    """Inputs as they are while all is well, likewise; without it, those of ``check``."""
 
 
 def compile_package(
@@ -86,7 +90,8 @@ def compile_package(
     given = accuracy.read_samples(options.check, imported.inputs) if options.check else []
     progress("running the reference in ONNX Runtime")
     golden = golden_vectors.make_golden(imported, options.tolerance, samples=given, warn=warn)
-    samples = _samples(imported, golden, given, progress)
+    samples = _samples(imported, given or (golden.inputs if imported.original else ()), progress)
+    normal = _baseline(imported, options, samples if given else None, progress)
     contents = []
     for target in targets:
         progress(f"compiling for {target.name}")
@@ -98,7 +103,7 @@ def compile_package(
             f"checking {target.name} against {samples.original if samples else 'ONNX Runtime'}"
         )
         check = _check(native, golden, samples, options.tolerance, warn)
-        contents.append(content_of(native, golden, check, imported))
+        contents.append(content_of(native, golden, check, imported, normal))
     progress(f"writing {out}")
     return package.write_package(out, name=options.name, version=options.version, models=contents)
 
@@ -195,11 +200,8 @@ class _Samples:
     original: str
 
 
-def _samples(
-    imported: ImportedModel, golden: GoldenVectors, given: Sequence[Tensors], progress: Say
-) -> _Samples | None:
-    """The user's samples, or the golden inputs where there is a framework to ask; else None."""
-    inputs = given or (golden.inputs if imported.original else ())
+def _samples(imported: ImportedModel, inputs: Sequence[Tensors], progress: Say) -> _Samples | None:
+    """What the original model makes of the inputs; None where there are none."""
     if not inputs:
         return None
     progress(f"running the original in {imported.framework}")
@@ -214,6 +216,19 @@ def _samples(
             "check that the model runs there with these inputs",
         ) from error
     return _Samples(inputs=inputs, outputs=outputs, original=imported.framework)
+
+
+def _baseline(
+    imported: ImportedModel, options: CompileOptions, checked: _Samples | None, progress: Say
+) -> Baseline | None:
+    """Of the data that the user named for it, or else of those for the accuracy gate."""
+    samples = checked
+    if options.baseline:
+        given = accuracy.read_samples(options.baseline, imported.inputs, "--baseline")
+        samples = _samples(imported, given, progress)
+    if samples is None:
+        return None
+    return measure_baseline(samples.inputs, samples.outputs, imported.inputs, imported.outputs)
 
 
 def _check(
@@ -259,7 +274,11 @@ def _check(
 
 
 def content_of(
-    native: NativeModel, golden: GoldenVectors, check: CheckResult, imported: ImportedModel
+    native: NativeModel,
+    golden: GoldenVectors,
+    check: CheckResult,
+    imported: ImportedModel,
+    baseline: Baseline | None = None,
 ) -> package.TargetContent:
     """What a package holds for one target."""
     compiled = native.compiled
@@ -277,6 +296,7 @@ def content_of(
         check=check,
         source={"sha256": source.sha256, "format": source.format, "file": source.path.name},
         tools=_tools(),
+        baseline=baseline,
     )
 
 
