@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from edgepack import toolchain
-from edgepack.artefacts import CompiledModel, TensorSpec
+from edgepack.artefacts import Baseline, CompiledModel, TensorSpec
 from edgepack.targets import Target, detect_host
 
 SOURCE = Path(__file__).parent / "data" / "fake_model.c"
@@ -47,6 +47,7 @@ class FakeModel:
     elements: int = 4
     all_dtypes: bool = False
     weight: float = 1.0
+    baseline: Baseline | None = None
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -176,6 +177,8 @@ class Device:
             "tolerance": 1e-4,
             "golden": {"count": 1},
         }
+        if model.baseline:
+            metadata["baseline"] = model.baseline.to_dict()
         contents = {
             "manifest": b"manifest",
             "worker": model.worker(),

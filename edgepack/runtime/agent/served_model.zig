@@ -7,6 +7,7 @@
 const std = @import("std");
 const Io = std.Io;
 const clock = @import("clock.zig");
+const Drift = @import("drift.zig").Drift;
 const log = @import("log.zig");
 const metrics = @import("metrics.zig");
 const Mutex = @import("mutex.zig").Mutex;
@@ -31,6 +32,8 @@ pub const ServedModel = struct {
     installed: Installed,
     info: ModelInfo,
     counters: *metrics.Version,
+    /// Of what was answered; it has a lock of its own.
+    drift: Drift,
     references: std.atomic.Value(u32) = .init(1),
     turn: Mutex = .{},
     // All below: under `turn`.
@@ -49,6 +52,7 @@ pub const ServedModel = struct {
             .installed = installed,
             .info = undefined,
             .counters = undefined,
+            .drift = undefined,
             .process = undefined,
         };
         errdefer self.arena.deinit();
@@ -56,6 +60,7 @@ pub const ServedModel = struct {
         self.installed.version = try arena.dupe(u8, installed.version);
         self.store.refusal = refusal;
         self.info = try self.readInfo(arena, refusal);
+        self.drift = try .init(arena, &self.info);
         self.process = try self.startWorker(refusal);
         self.counters = metrics.table.acquire(self.info.name, self.info.version);
         self.counters.pid.store(self.process.pid, .monotonic);
