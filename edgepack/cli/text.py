@@ -252,8 +252,9 @@ def _health(served: Fields | None) -> str:
     if served is None:
         return "-"
     died = f", {served['deaths']} deaths" if served["deaths"] else ""
+    drift = "" if served["psi"] is None else f", drift {served['psi']:.2f}"
     what = served["version"] or "unavailable"
-    return f"{what}{died}" + (f": {served['reason']}" if served["reason"] else "")
+    return f"{what}{died}{drift}" + (f": {served['reason']}" if served["reason"] else "")
 
 
 def signatures(package: Package) -> list[str]:

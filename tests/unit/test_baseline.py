@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edgepack import baseline as module
-from edgepack.artefacts import DTYPE_BYTES, TensorBaseline, TensorSpec
+from edgepack.artefacts import DTYPE_BYTES, TensorBaseline, Tensors, TensorSpec
 from edgepack.baseline import measure_baseline, measure_tensor
 from edgepack.canonical import MalformedError, encode
 from edgepack.package.baseline import check
@@ -131,8 +131,10 @@ def test_tensors_come_in_the_models_order_and_absent_ones_are_left_open() -> Non
     def spec(name: str) -> TensorSpec:
         return TensorSpec(name=name, dtype="float32", shape=(1, 2))
 
-    inputs = [{"b": np.full((1, 2), i, np.float32), "a": np.zeros((1, 2))} for i in range(60)]
-    outputs = [{"y": np.ones((1, 2), np.float32)} for _ in inputs]
+    inputs: list[Tensors] = [
+        {"b": np.full((1, 2), i, np.float32), "a": np.zeros((1, 2), np.float32)} for i in range(60)
+    ]
+    outputs: list[Tensors] = [{"y": np.ones((1, 2), np.float32)} for _ in inputs]
     found = measure_baseline(inputs, outputs, [spec("a"), spec("b")], [spec("gone"), spec("y")])
     assert found.samples == 60
     a, b = found.inputs
