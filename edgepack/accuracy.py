@@ -20,21 +20,22 @@ if TYPE_CHECKING:
 _MAX_SAMPLES = 100_000
 
 
-def read_samples(path: Path, specs: Sequence[TensorSpec]) -> list[Tensors]:
+def read_samples(path: Path, specs: Sequence[TensorSpec], option: str = "--check") -> list[Tensors]:
     """The samples of an .npz file, or of every .npz and .npy file of a folder, in order of names.
 
     An .npz has an array for each input, of the input's shape, or with samples along one more axis in
-    front. An .npy serves a model with one input. Raises ConfigError.
+    front. An .npy serves a model with one input. ``option`` named the path, for messages. Raises
+    ConfigError.
     """
-    files = _files(path)
+    files = _files(path, option)
     samples: list[Tensors] = []
     for file in files:
         samples += _read(file, specs)
         if len(samples) > _MAX_SAMPLES:
-            raise ConfigError(f"--check {path} holds more than {_MAX_SAMPLES} samples")
+            raise ConfigError(f"{option} {path} holds more than {_MAX_SAMPLES} samples")
     if not samples:
         raise ConfigError(
-            f"--check {path} holds no samples", "put .npz files there, an array for each input"
+            f"{option} {path} holds no samples", "put .npz files there, an array for each input"
         )
     return samples
 
@@ -109,13 +110,13 @@ def _top1(answers: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> float 
     return same / total
 
 
-def _files(path: Path) -> list[Path]:
+def _files(path: Path, option: str) -> list[Path]:
     try:
         if path.is_dir():
             return sorted(f for f in path.iterdir() if f.suffix in (".npz", ".npy"))
         path.open("rb").close()
     except OSError as error:
-        raise ConfigError(f"cannot read --check {path}: {error.strerror}") from error
+        raise ConfigError(f"cannot read {option} {path}: {error.strerror}") from error
     return [path]
 
 

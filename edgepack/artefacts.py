@@ -242,6 +242,63 @@ class CheckResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TensorBaseline:
+    """How the elements of one tensor are spread over samples."""
+
+    count: int
+    nan: int
+    infinite: int
+    mean: float
+    """This and the next three: of the finite elements."""
+    variance: float
+    """Of the population: divided by their number."""
+    min: float
+    max: float
+    edges: tuple[float, ...]
+    """Strictly rising. Bin i holds what is at least edge i - 1 and below edge i."""
+    counts: tuple[int, ...]
+    """Elements of each bin, NaN in none of them; one more than edges."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in model.json."""
+        return {
+            "count": self.count,
+            "nan": self.nan,
+            "infinite": self.infinite,
+            "mean": self.mean,
+            "variance": self.variance,
+            "min": self.min,
+            "max": self.max,
+            "edges": list(self.edges),
+            "counts": list(self.counts),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """What a model's inputs and outputs look like while all is well; in the model's order.
+
+    None stands for a tensor of which nothing can be said.
+    """
+
+    samples: int
+    inputs: tuple[TensorBaseline | None, ...]
+    outputs: tuple[TensorBaseline | None, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in model.json."""
+
+        def every(tensors: tuple[TensorBaseline | None, ...]) -> list[dict[str, Any] | None]:
+            return [tensor.to_dict() if tensor else None for tensor in tensors]
+
+        return {
+            "samples": self.samples,
+            "inputs": every(self.inputs),
+            "outputs": every(self.outputs),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
 class PackagedTarget:
     """One target inside a package, by the digests of its blobs (``sha256:`` + 64 hex digits)."""
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from edgepack import accuracy, importers, package, toolchain
 from edgepack import golden as golden_vectors
 from edgepack.artefacts import (
+    Baseline,
     CheckResult,
     CompiledModel,
     GoldenVectors,
@@ -22,18 +23,17 @@ from edgepack.artefacts import (
     NativeModel,
     Package,
     PackagedTarget,
-    Tensors,
 )
+from edgepack.baseline import measure_baseline
 from edgepack.errors import (
     CompileError,
     ConfigError,
     DeviceError,
-    EdgepackError,
     ModelError,
     ToolchainError,
 )
 from edgepack.library import write_library
-from edgepack.reference import reference
+from edgepack.original import Answered, ask_original
 from edgepack.targets import Target
 from edgepack.worker import Worker, emulator_for
 
@@ -60,6 +60,8 @@ class CompileOptions:
     """Inputs of the user's own: an .npz file or a folder."""
     library: Path | None = None
     """Folder for the model as a library of each target, for programs that embed it."""
+    baseline: Path | None = None
+    """Inputs as they are while all is well, likewise; without it, those of ``check``."""
 
 
 def compile_package(
@@ -89,7 +91,10 @@ def compile_package(
     given = accuracy.read_samples(options.check, imported.inputs) if options.check else []
     progress("running the reference in ONNX Runtime")
     golden = golden_vectors.make_golden(imported, options.tolerance, samples=given, warn=warn)
-    samples = _samples(imported, golden, given, progress)
+    samples = ask_original(
+        imported, given or (golden.inputs if imported.original else ()), progress
+    )
+    normal = _baseline(imported, options, samples if given else None, progress)
     contents = []
     for target in targets:
         progress(f"compiling for {target.name}")
@@ -101,7 +106,7 @@ def compile_package(
             f"checking {target.name} against {samples.original if samples else 'ONNX Runtime'}"
         )
         check = _check(native, golden, samples, options.tolerance, warn)
-        contents.append(content_of(native, golden, check, imported))
+        contents.append(content_of(native, golden, check, imported, normal))
         if options.library:
             progress(f"writing the library for {target.name} to {options.library}")
             write_library(options.library, compiled)
@@ -192,40 +197,23 @@ def _refuse_over_memory(target: Target, weights_bytes: int, arena_bytes: int) ->
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Samples:
-    """Inputs beyond the golden vectors, and what the original model makes of them."""
-
-    inputs: Sequence[Tensors]
-    outputs: Sequence[Tensors]
-    original: str
-
-
-def _samples(
-    imported: ImportedModel, golden: GoldenVectors, given: Sequence[Tensors], progress: Say
-) -> _Samples | None:
-    """The user's samples, or the golden inputs where there is a framework to ask; else None."""
-    inputs = given or (golden.inputs if imported.original else ())
-    if not inputs:
+def _baseline(
+    imported: ImportedModel, options: CompileOptions, checked: Answered | None, progress: Say
+) -> Baseline | None:
+    """Of the data that the user named for it, or else of those for the accuracy gate."""
+    samples = checked
+    if options.baseline:
+        given = accuracy.read_samples(options.baseline, imported.inputs, "--baseline")
+        samples = ask_original(imported, given, progress)
+    if samples is None:
         return None
-    progress(f"running the original in {imported.framework}")
-    run = imported.original or reference(imported, optimise=True)
-    try:
-        outputs = [run(sample) for sample in inputs]
-    except EdgepackError:
-        raise
-    except Exception as error:  # frameworks raise anything
-        raise ModelError(
-            f"{imported.framework} cannot run the original model: {str(error).splitlines()[0]}",
-            "check that the model runs there with these inputs",
-        ) from error
-    return _Samples(inputs=inputs, outputs=outputs, original=imported.framework)
+    return measure_baseline(samples.inputs, samples.outputs, imported.inputs, imported.outputs)
 
 
 def _check(
     native: NativeModel,
     golden: GoldenVectors,
-    samples: _Samples | None,
+    samples: Answered | None,
     tolerance: float,
     warn: Say,
 ) -> CheckResult:
@@ -265,7 +253,11 @@ def _check(
 
 
 def content_of(
-    native: NativeModel, golden: GoldenVectors, check: CheckResult, imported: ImportedModel
+    native: NativeModel,
+    golden: GoldenVectors,
+    check: CheckResult,
+    imported: ImportedModel,
+    baseline: Baseline | None = None,
 ) -> package.TargetContent:
     """What a package holds for one target."""
     compiled = native.compiled
@@ -283,6 +275,7 @@ def content_of(
         check=check,
         source={"sha256": source.sha256, "format": source.format, "file": source.path.name},
         tools=_tools(),
+        baseline=baseline,
     )
 
 

@@ -41,6 +41,8 @@ class ServedModel:
     """Why it is not the installed version that is served, or none; empty where all is well."""
     deaths: int
     restarts: int
+    psi: float | None = None
+    """Population stability index of the tensor that drifted the farthest; None where none has one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +151,7 @@ def _served(data: dict[str, Any] | None) -> ServedModel | None:
         reason=str(data["reason"]),
         deaths=int(data["deaths"]),
         restarts=int(data["restarts"]),
+        psi=None if data.get("psi") is None else float(data["psi"]),
     )
 
 

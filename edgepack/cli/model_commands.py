@@ -122,6 +122,15 @@ def compile_model(
             help="Inputs of your own, on which the package must answer as the original model does.",
         ),
     ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            "--baseline",
+            metavar="NPZ|DIR",
+            help="Inputs as they are while all is well, which the device measures drift against."
+            " [default: those of --check]",
+        ),
+    ] = None,
     library: Annotated[
         Path | None,
         typer.Option(
@@ -170,6 +179,7 @@ def compile_model(
         tolerance=tolerance,
         check=check,
         library=library,
+        baseline=baseline,
     )
     with progress() as say:
         package = compile_package(

@@ -75,9 +75,16 @@ def package(found: Fields) -> str:
         ("model", f"{found['name']} {found['version']}"),
         ("digest", found["digest"]),
         *_tensors(found),
+        ("baseline", _baseline(found["targets"][0]["model"])),
         ("signatures", ", ".join(keys) if keys else "none (edgepack sign)"),
     ]
     return columns(lines) + "".join(f"\n\n{_packaged(target)}" for target in found["targets"])
+
+
+def _baseline(model: Fields) -> str:
+    if "baseline" not in model:
+        return "none (edgepack compile --baseline)"
+    return f"{model['baseline']['samples']} samples"
 
 
 def _packaged(target: Fields) -> str:
@@ -245,8 +252,9 @@ def _health(served: Fields | None) -> str:
     if served is None:
         return "-"
     died = f", {served['deaths']} deaths" if served["deaths"] else ""
+    drift = "" if served["psi"] is None else f", drift {served['psi']:.2f}"
     what = served["version"] or "unavailable"
-    return f"{what}{died}" + (f": {served['reason']}" if served["reason"] else "")
+    return f"{what}{died}{drift}" + (f": {served['reason']}" if served["reason"] else "")
 
 
 def signatures(package: Package) -> list[str]:

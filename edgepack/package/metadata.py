@@ -17,6 +17,9 @@ was compared with the original framework, or on the user's own data, ``accuracy`
     {"original":"PyTorch","outputs":[{"max_error":2e-07,"mean_error":3e-08,"name":"logits","top1_agreement":1.0}],
      "samples":100,"tolerance":0.0001}
 
+Where the user gave data, a ``baseline`` is there as well (edgepack.package.baseline); otherwise the key
+is absent.
+
 Reading checks every key and type except inside ``target`` and ``tools``: of a target only the name and
 the architecture matter to a reader, and a profile may gain fields without a new format.
 """
@@ -27,7 +30,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgepack import canonical
-from edgepack.artefacts import DTYPE_BYTES, CheckResult, KernelInfo, TensorSpec
+from edgepack.artefacts import DTYPE_BYTES, Baseline, CheckResult, KernelInfo, TensorSpec
+from edgepack.package import baseline as baselines
 from edgepack.package import golden
 from edgepack.package.oci import ARCHITECTURES
 
@@ -74,6 +78,7 @@ def build(
     check: CheckResult,
     source: dict[str, str],
     tools: dict[str, str],
+    baseline: Baseline | None = None,
 ) -> bytes:
     """The bytes of model.json; what a reader would refuse is a MalformedError here already."""
     kernels = {kernel: number for number, kernel in enumerate(dict.fromkeys(calls))}
@@ -95,6 +100,7 @@ def build(
             "check": check.to_dict(),
             "source": source,
             "tools": tools,
+            **({"baseline": baseline.to_dict()} if baseline else {}),
         }
     )
     parse(data, "model.json")
@@ -103,7 +109,7 @@ def build(
 
 def parse(data: bytes, where: str) -> dict[str, Any]:
     """Read model.json; anything that ``build`` does not write is a MalformedError."""
-    model = canonical.members(canonical.decode(data, where), where, _KEYS)
+    model = canonical.members(canonical.decode(data, where), where, _KEYS, ("baseline",))
     canonical.integer(model["format"], f"{where}.format", FORMAT, FORMAT)
     for key in ("name", "version"):
         canonical.text(model[key], f"{where}.{key}")
@@ -117,8 +123,11 @@ def parse(data: bytes, where: str) -> dict[str, Any]:
     _check_source(model["source"], f"{where}.source")
     canonical.texts(model["tools"], f"{where}.tools")
     calls(model, where)
-    specs = (*tensors(model, "inputs", where), *tensors(model, "outputs", where))
+    inputs, outputs = tensors(model, "inputs", where), tensors(model, "outputs", where)
+    specs = (*inputs, *outputs)
     canonical.integer(golden.vector_bytes(specs), f"{where}: a vector", 1, MAX_IO_BYTES)
+    if "baseline" in model:
+        baselines.check(model["baseline"], f"{where}.baseline", len(inputs), len(outputs))
     return model
 
 

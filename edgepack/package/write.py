@@ -7,7 +7,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgepack import canonical
-from edgepack.artefacts import CheckResult, GoldenVectors, KernelInfo, Package, TensorSpec
+from edgepack.artefacts import (
+    Baseline,
+    CheckResult,
+    GoldenVectors,
+    KernelInfo,
+    Package,
+    TensorSpec,
+)
 from edgepack.errors import ConfigError, PackageError
 from edgepack.naming import NAME_RULE, is_name, parse_version
 from edgepack.package import golden, layout, metadata, oci
@@ -37,6 +44,8 @@ class TargetContent:
     """``sha256`` (hex), ``format`` and ``file`` (name without folders) of the source model."""
     tools: dict[str, str]
     """Version of each tool that had a hand in it, by name."""
+    baseline: Baseline | None = None
+    """How tensors are spread on data that the user gave; None without any."""
 
 
 def write_package(
@@ -124,6 +133,7 @@ def _target_blobs(name: str, version: str, content: TargetContent) -> tuple[Blob
         check=content.check,
         source=content.source,
         tools=content.tools,
+        baseline=content.baseline,
     )
     parts = {
         "worker": Blob.of(content.worker),

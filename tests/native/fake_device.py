@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from edgepack import toolchain
-from edgepack.artefacts import CompiledModel, TensorSpec
+from edgepack.artefacts import Baseline, CompiledModel, TensorSpec
 from edgepack.targets import Target, detect_host, load_target
 
 SOURCE = Path(__file__).parent / "data" / "fake_model.c"
@@ -51,6 +51,7 @@ class FakeModel:
     elements: int = 4
     all_dtypes: bool = False
     weight: float = 1.0
+    baseline: Baseline | None = None
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -241,6 +242,8 @@ class Device:
             "tolerance": 1e-4,
             "golden": {"count": 1},
         }
+        if model.baseline:
+            metadata["baseline"] = model.baseline.to_dict()
         contents = {
             "manifest": b"manifest",
             "worker": self.machine.program(model.worker(self.machine.target), self.root),

@@ -202,7 +202,7 @@ def test_golden_runs_are_confined_as_well(
     weights.write_text("roams")
     with (tmp_path / "shared").open("wb+") as shared:
         shared.truncate(4096)
-        command = [program, "serve", weights, f"fd:{shared.fileno()}"]
+        command = [str(program), "serve", str(weights), f"fd:{shared.fileno()}"]
         assert subprocess.run(command, pass_fds=[shared.fileno()], check=False).returncode == 9
 
 

@@ -116,6 +116,7 @@ def test_the_server_and_the_command_tell_the_same(idle: fake_device.Device) -> N
         "reason": "",
         "deaths": 1,
         "restarts": 1,
+        "psi": None,
     }
 
 

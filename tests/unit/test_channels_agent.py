@@ -35,6 +35,7 @@ STATUS: dict[str, Any] = {
                 "reason": "",
                 "deaths": 2,
                 "restarts": 1,
+                "psi": 0.25,
             },
         }
     ],

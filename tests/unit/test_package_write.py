@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from edgepack.artefacts import CheckResult, GoldenVectors, KernelInfo, TensorSpec
+from edgepack.baseline import measure_baseline
 from edgepack.errors import ConfigError, EdgepackError, PackageError, TrustError
 from edgepack.package import (
     attach_envelope,
@@ -23,7 +24,7 @@ from edgepack.package import (
     write_package,
     write_thin,
 )
-from tests.package_samples import CALLS, INPUTS, content, golden, unpack, write
+from tests.package_samples import CALLS, INPUTS, OUTPUTS, content, golden, unpack, write
 
 
 def test_the_same_contents_give_the_same_bytes(tmp_path: Path) -> None:
@@ -326,3 +327,14 @@ def test_large_weights_are_never_held_in_memory(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 8 << 20
+
+
+def test_a_baseline_is_in_the_metadata_and_nothing_is_where_there_is_none(tmp_path: Path) -> None:
+    samples = [{"x": np.full((1, 3), i, np.float32)} for i in range(30)]
+    answers = [{"y": np.full((1, 2), i, np.float32), "label": np.array(i % 3)} for i in range(30)]
+    spread = measure_baseline(samples, answers, INPUTS, OUTPUTS)
+    (target,) = write(tmp_path / "with.epk", baseline=spread).targets
+    assert target.model["baseline"] == spread.to_dict()
+    assert target.model["baseline"]["outputs"][1]["edges"] == []
+    (target,) = write(tmp_path / "without.epk").targets
+    assert "baseline" not in target.model

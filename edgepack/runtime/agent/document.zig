@@ -88,13 +88,19 @@ pub const Document = struct {
         return @intCast(value.integer);
     }
 
-    /// A finite number within (0, max].
-    pub fn positive(self: Document, object: Object, name: []const u8, max: f64) error{Refused}!f64 {
-        const number: f64 = switch (try self.get(object, name)) {
+    pub fn finite(self: Document, value: Value, name: []const u8) error{Refused}!f64 {
+        const number: f64 = switch (value) {
             .integer => |i| @floatFromInt(i),
             .float => |f| f,
             else => return self.malformed("{s} is not a number", .{name}),
         };
+        if (!std.math.isFinite(number)) return self.malformed("{s} is too large", .{name});
+        return number;
+    }
+
+    /// A finite number within (0, max].
+    pub fn positive(self: Document, object: Object, name: []const u8, max: f64) error{Refused}!f64 {
+        const number = try self.finite(try self.get(object, name), name);
         if (!(number > 0 and number <= max)) return self.malformed("{s} is not within 0 to {d}", .{ name, max });
         return number;
     }

@@ -16,6 +16,7 @@ const Problem = @import("problem.zig").Problem;
 const Route = @import("route.zig").Route;
 const shared_memory = @import("shared_memory.zig");
 const ServedModel = @import("served_model.zig").ServedModel;
+const statistics_json = @import("statistics_json.zig");
 const Staging = @import("staging.zig").Staging;
 
 /// For a client to take its answer.
@@ -106,6 +107,11 @@ pub const Exchange = struct {
                 defer served.release();
                 try writer.print("{{\"name\":\"{s}\",\"version\":\"{s}\",\"ready\":true}}", .{ served.info.name, served.info.version });
             },
+            .statistics => |model| {
+                const served = try models.acquire(model.name, model.version, &self.problem);
+                defer served.release();
+                try statistics_json.write(writer, served);
+            },
             .index => try self.writeIndex(writer),
             .load => |name| {
                 const served = try models.load(name, &self.problem);
@@ -160,6 +166,7 @@ pub const Exchange = struct {
         defer asked.release();
         if (!try self.readInfer(&asked, served, staging, limit)) return self.failNow();
         served.run(staging, &self.problem) catch return self.failNow();
+        served.drift.add(staging);
         asked.writeShared(&served.info, staging, &self.problem) catch return self.failNow();
         var reply = self.begin(.ok);
         reply.parts = asked.parts(&served.info, staging);

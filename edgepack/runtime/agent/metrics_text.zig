@@ -26,7 +26,7 @@ pub fn write(out: *Writer, table: *metrics.Table, agent_version: []const u8) Wri
     try process(out);
 }
 
-fn header(out: *Writer, name: []const u8, kind: []const u8, help: []const u8) Writer.Error!void {
+pub fn header(out: *Writer, name: []const u8, kind: []const u8, help: []const u8) Writer.Error!void {
     try out.print("# HELP {s} {s}\n# TYPE {s} {s}\n", .{ name, help, name, kind });
 }
 

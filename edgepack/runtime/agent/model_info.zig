@@ -9,6 +9,7 @@ const std = @import("std");
 const Allocator = std.mem.Allocator;
 const refusals = @import("refusal.zig");
 const Refusal = refusals.Refusal;
+const Baselines = @import("baseline.zig").Baselines;
 const document = @import("document.zig");
 const Document = document.Document;
 
@@ -67,6 +68,8 @@ pub const ModelInfo = struct {
     arch: []const u8,
     inputs: []const Tensor,
     outputs: []const Tensor,
+    /// Null where the package carries none.
+    baseline: ?Baselines = null,
     arena_bytes: u64,
     weights_bytes: u64,
     tolerance: f64,
@@ -97,6 +100,7 @@ pub const ModelInfo = struct {
             .arch = try doc.string(target, "arch", 64),
             .inputs = inputs,
             .outputs = outputs,
+            .baseline = try Baselines.parse(arena, doc, root, inputs.len, outputs.len),
             .arena_bytes = try doc.integer(root, "arena_bytes", 1 << 40),
             .weights_bytes = try doc.integer(root, "weights_bytes", 1 << 40),
             .tolerance = try doc.positive(root, "tolerance", 1),

@@ -171,20 +171,37 @@ pub const Models = struct {
         return .{ .entry = entry, .version = version_buffer[0..version.len] };
     }
 
-    pub const Health = struct { version_buffer: [32]u8, version: []const u8, trouble: Refusal, deaths: u64, restarts: u64 };
+    /// The model at this place of the list as it is served, to be released, or null where none is;
+    /// false behind the last.
+    pub fn acquireAt(self: *Models, index: usize, found: *?*ServedModel) bool {
+        self.lock.lock();
+        defer self.lock.unlock();
+        if (index >= self.len) return false;
+        found.* = self.entries[index].current;
+        if (found.*) |served| served.acquire();
+        return true;
+    }
+
+    pub const Health = struct { version_buffer: [32]u8, version: []const u8, trouble: Refusal, deaths: u64, restarts: u64, psi: ?f64 };
 
     /// How a model does that is served, or that should be; null for any other. Not to be moved.
     pub fn health(self: *Models, name: []const u8, into: *Health) ?*Health {
-        self.lock.lock();
-        defer self.lock.unlock();
-        const entry = self.find(name) orelse return null;
-        into.* = .{ .version_buffer = undefined, .version = "", .trouble = entry.trouble, .deaths = 0, .restarts = 0 };
-        const served = entry.current orelse return into;
+        const served = held: {
+            self.lock.lock();
+            defer self.lock.unlock();
+            const entry = self.find(name) orelse return null;
+            into.* = .{ .version_buffer = undefined, .version = "", .trouble = entry.trouble, .deaths = 0, .restarts = 0, .psi = null };
+            const served = entry.current orelse return into;
+            served.acquire();
+            break :held served;
+        };
+        defer served.release();
         const version = served.info.version;
         @memcpy(into.version_buffer[0..version.len], version);
         into.version = into.version_buffer[0..version.len];
         into.deaths = served.counters.deaths.load(.monotonic);
         into.restarts = served.counters.restarts.load(.monotonic);
+        into.psi = served.drift.worst();
         return into;
     }
 

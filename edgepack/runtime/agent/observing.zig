@@ -4,6 +4,7 @@
 //!     GET /v2/status    what `edgepack-agent status` prints
 
 const std = @import("std");
+const drift_text = @import("drift_text.zig");
 const endpoints = @import("endpoints.zig");
 const Exchange = endpoints.Exchange;
 const metrics = @import("metrics.zig");
@@ -33,6 +34,7 @@ pub fn answer(exchange: *Exchange, path: Path) Exchange.Error!bool {
             var reply = exchange.begin(.ok);
             reply.content_type = metrics_text.content_type;
             try metrics_text.write(&reply.writer, &metrics.table, exchange.api.agent_version);
+            try drift_text.write(&reply.writer, exchange.api.models);
             return endpoints.finish(&reply);
         },
         .status => return answerStatus(exchange),

@@ -10,6 +10,7 @@ pub const Route = union(enum) {
     model: Model,
     model_ready: Model,
     infer: Model,
+    statistics: Model,
     index,
     load: []const u8,
     unload: []const u8,
@@ -24,7 +25,7 @@ pub const Route = union(enum) {
     pub fn changes(route: Route) bool {
         return switch (route) {
             .infer, .index, .load, .unload, .register, .unregister => true,
-            .server, .live, .ready, .model, .model_ready, .region_status => false,
+            .server, .live, .ready, .model, .model_ready, .statistics, .region_status => false,
         };
     }
 
@@ -58,7 +59,7 @@ pub const Route = union(enum) {
         return if (named and is(verb, "register")) .{ .register = words[1] } else null;
     }
 
-    /// NAME[/versions/VERSION][/ready|/infer]
+    /// NAME[/versions/VERSION][/ready|/infer|/statistics]
     fn parseModel(words: []const []const u8) ?Route {
         if (words.len == 0 or !naming.isName(words[0])) return null;
         const versioned = words.len > 1 and is(words[1], "versions");
@@ -68,6 +69,7 @@ pub const Route = union(enum) {
         if (rest.len == 0) return .{ .model = model };
         if (rest.len > 1) return null;
         if (is(rest[0], "ready")) return .{ .model_ready = model };
+        if (is(rest[0], "statistics")) return .{ .statistics = model };
         return if (is(rest[0], "infer")) .{ .infer = model } else null;
     }
 
@@ -98,6 +100,7 @@ test "paths lead where the protocol says, and all others nowhere" {
     try testing.expectEqualStrings("m.x-1", versioned.name);
     try testing.expectEqualStrings("1.2.3", versioned.version.?);
     try testing.expectEqual(null, Route.parse("/v2/models/m/ready").?.model_ready.version);
+    try testing.expectEqualStrings("2", Route.parse("/v2/models/m/versions/2/statistics").?.statistics.version.?);
     try testing.expectEqualStrings("m", Route.parse("/v2/repository/models/m/unload").?.unload);
     try testing.expectEqualStrings("1", Route.parse("/v2/models/m/versions/1").?.model.version.?);
     try testing.expectEqual(null, Route.parse("/v2/systemsharedmemory/status").?.region_status);

@@ -277,6 +277,8 @@ fn serveRequest(server: *Server, connection: *Connection) Io.Writer.Error!bool {
 test {
     _ = @import("connection.zig");
     _ = @import("control_request.zig");
+    _ = @import("baseline.zig");
+    _ = @import("drift.zig");
     _ = @import("endpoints.zig");
     _ = @import("http.zig");
     _ = @import("infer_request.zig");
@@ -291,6 +293,7 @@ test {
     _ = @import("settings.zig");
     _ = @import("shared_memory.zig");
     _ = @import("staging.zig");
+    _ = @import("statistics.zig");
     _ = @import("tcp_socket.zig");
     _ = @import("tensor_json.zig");
     _ = @import("worker_exit.zig");

@@ -8,6 +8,7 @@ const std = @import("std");
 const Io = std.Io;
 const Blob = @import("blob.zig").Blob;
 const clock = @import("clock.zig");
+const Drift = @import("drift.zig").Drift;
 const log = @import("log.zig");
 const metrics = @import("metrics.zig");
 const ModelInfo = @import("model_info.zig").ModelInfo;
@@ -34,6 +35,8 @@ pub const ServedModel = struct {
     installed: Installed,
     info: ModelInfo,
     counters: *metrics.Version,
+    /// Of what was answered; it has a lock of its own.
+    drift: Drift,
     references: std.atomic.Value(u32) = .init(1),
     turns: Queue = .{},
     // All below: for whoever has the turn.
@@ -53,6 +56,7 @@ pub const ServedModel = struct {
             .installed = installed,
             .info = undefined,
             .counters = undefined,
+            .drift = undefined,
             .process = undefined,
         };
         errdefer self.arena.deinit();
@@ -60,6 +64,7 @@ pub const ServedModel = struct {
         self.installed.version = try arena.dupe(u8, installed.version);
         self.store.refusal = refusal;
         self.info = try self.readInfo(arena, refusal);
+        self.drift = try .init(arena, &self.info);
         self.process = try self.startWorker(refusal);
         self.counters = metrics.table.acquire(self.info.name, self.info.version);
         self.counters.pid.store(self.process.pid, .monotonic);

@@ -5,10 +5,11 @@
 //!      "time":MS,"disk_free":BYTES,"disk_used":BYTES,"keys":[ID,...],"last_install":{...}|null,
 //!      "models":[{"name":N,"current":{"version":V,"manifest":HEX}|null,"previous":same,"floor":V,
 //!                 "served":{"version":V|null,"state":"READY"|"UNAVAILABLE","reason":TEXT,
-//!                           "deaths":N,"restarts":N}|null}]}
+//!                           "deaths":N,"restarts":N,"psi":X|null}|null}]}
 //!
-//! "served" is null where nobody serves; "last_install" is as last_install.zig has it. "time" is the
-//! clock's, which may be wrong; "boot" and "uptime" are the kernel's.
+//! "served" is null where nobody serves; "psi" is the index of the tensor that drifted the
+//! farthest, as drift.zig has it; "last_install" is as last_install.zig has it. "time" is the clock's,
+//! which may be wrong; "boot" and "uptime" are the kernel's.
 
 const std = @import("std");
 const builtin = @import("builtin");
@@ -24,6 +25,7 @@ const Models = @import("models.zig").Models;
 const refusals = @import("refusal.zig");
 const states = @import("state.zig");
 const Store = @import("store.zig").Store;
+const tensor_json = @import("tensor_json.zig");
 
 const Named = struct { name: []const u8, state: states.State };
 
@@ -92,7 +94,9 @@ fn writeHealth(out: *Writer, health: ?*const Models.Health) Writer.Error!void {
     try json_text.orNull(out, if (it.version.len > 0) it.version else null);
     try out.print(",\"state\":\"{s}\",\"reason\":", .{if (it.version.len > 0) "READY" else "UNAVAILABLE"});
     try json_text.orNull(out, it.trouble.reason());
-    try out.print(",\"deaths\":{d},\"restarts\":{d}}}", .{ it.deaths, it.restarts });
+    try out.print(",\"deaths\":{d},\"restarts\":{d},\"psi\":", .{ it.deaths, it.restarts });
+    try tensor_json.writeFloat(f64, out, it.psi orelse std.math.nan(f64));
+    try out.writeByte('}');
 }
 
 fn installed(out: *Writer, it: ?states.Installed) Writer.Error!void {

@@ -199,7 +199,8 @@ fn writeElements(comptime T: type, writer: *Io.Writer, bytes: []const u8) Io.Wri
     try writer.writeByte(']');
 }
 
-fn writeFloat(comptime T: type, writer: *Io.Writer, value: T) Io.Writer.Error!void {
+/// Null where it is not finite.
+pub fn writeFloat(comptime T: type, writer: *Io.Writer, value: T) Io.Writer.Error!void {
     if (!std.math.isFinite(value)) return writer.writeAll("null");
     const magnitude = @abs(value);
     const plain = magnitude == 0 or (magnitude >= 1e-5 and magnitude < 1e16);
