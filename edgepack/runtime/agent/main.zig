@@ -77,6 +77,7 @@ fn complain(io: Io, refusal: *const Refusal) void {
 test {
     _ = @import("answer.zig");
     _ = @import("arguments.zig");
+    _ = @import("capture_format.zig");
     _ = @import("commands.zig");
     _ = @import("disk.zig");
     _ = @import("golden.zig");
