@@ -77,8 +77,10 @@ fn complain(io: Io, refusal: *const Refusal) void {
 test {
     _ = @import("answer.zig");
     _ = @import("arguments.zig");
+    _ = @import("capture_age.zig");
     _ = @import("capture_format.zig");
     _ = @import("capture_rules.zig");
+    _ = @import("capture_segments.zig");
     _ = @import("commands.zig");
     _ = @import("disk.zig");
     _ = @import("golden.zig");
