@@ -78,6 +78,7 @@ test {
     _ = @import("answer.zig");
     _ = @import("arguments.zig");
     _ = @import("capture_age.zig");
+    _ = @import("capture_folder.zig");
     _ = @import("capture_format.zig");
     _ = @import("capture_rules.zig");
     _ = @import("capture_segments.zig");
