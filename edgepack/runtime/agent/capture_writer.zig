@@ -103,7 +103,7 @@ pub const Writer = struct {
         owner.lock.lock();
         defer owner.lock.unlock();
         model.rules = rules orelse .{ .off = true };
-        model.bad_rules = rules == null;
+        model.seen = 0; // the first is one of every N
         if (!model.rules.off and model.phase != .open) model.phase = .wanted;
     }
 
@@ -218,7 +218,7 @@ fn prepare(owner: *Captures, model: *Model) void {
     const end = model.end;
     owner.lock.unlock();
     if (phase == .idle or phase == .broken) return;
-    if (phase == .open and end - next >= capture_folder.block) return;
+    if (phase == .open and end - next >= capture_folder.block / 2) return;
     const from = reserve(owner, model, end) catch |err| return noteBroken(owner, model, err);
     owner.lock.lock();
     defer owner.lock.unlock();

@@ -91,8 +91,6 @@ pub const Model = struct {
     name_buffer: [64]u8 = undefined,
     name_len: u8 = 0,
     rules: Rules = .{},
-    /// rules.json is there and says nothing that can be followed; nothing is captured then.
-    bad_rules: bool = false,
     /// Requests so far.
     seen: u64 = 0,
     phase: enum { idle, wanted, open, broken } = .idle,
