@@ -37,7 +37,7 @@ def segments(folder: Path) -> list[Path]:
 
 def records(folder: Path) -> list[Record]:
     """All whole records of a model, oldest first."""
-    found = []
+    found: list[Record] = []
     for segment in segments(folder):
         for record in in_segment(segment.read_bytes()):
             assert found or int(segment.stem, 16) == record.number

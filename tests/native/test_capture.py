@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +105,15 @@ def counts(device: Device) -> dict[str, Any]:
 def test_a_request_is_captured_where_a_condition_holds(
     device: Device, rules: dict[str, Any], expected: list[str | None]
 ) -> None:
-    nan = None  # as JSON has it
-    sent = [[1, 1, 1, 1], [1, -2, 1, 1], [-5, 1, 1, 9], [1, 1, 1, 2], [nan] * 4, [1, 1, 1, 1e30]]
+    nan: Any = None  # as JSON has it
+    sent: list[list[Any]] = [
+        [1, 1, 1, 1],
+        [1, -2, 1, 1],
+        [-5, 1, 1, 9],
+        [1, 1, 1, 2],
+        [nan] * 4,
+        [1, 1, 1, 1e30],
+    ]
     set_rules(device, rules)
     with device.serving():
         numbers = [told(infer(device, x)) for x in sent]
@@ -172,10 +180,10 @@ def test_parameters_that_are_wrong_are_refused(
 
 def test_rules_outlast_the_server_and_each_start_begins_a_segment(device: Device) -> None:
     set_rules(device, {"always": True})
-    numbers = []
+    numbers: list[int] = []
     for _ in range(3):
         with device.serving():
-            numbers += [told(infer(device, [1, 1, 1, 1])) for _ in range(2)]
+            numbers += [told(infer(device, [1, 1, 1, 1])) or 0 for _ in range(2)]
     folder = device.root / "captures" / "m"
     assert [record.number for record in captured.records(folder)] == numbers
     assert len(captured.segments(folder)) == 3
@@ -483,7 +491,7 @@ def test_an_agent_that_is_killed_leaves_whole_records_and_uses_no_number_twice(
             assert device.server is not None
             clients = [Client(device) for _ in range(3)]
             wanted = generator.randrange(1, 400)
-            wait_until(lambda c=clients, n=wanted: sum(len(one.numbers) for one in c) >= n)
+            wait_until(partial(have_numbers, clients, wanted))
             device.server.send_signal(signal.SIGKILL)
             device.server.wait()
             for client in clients:
@@ -499,6 +507,10 @@ def test_an_agent_that_is_killed_leaves_whole_records_and_uses_no_number_twice(
         assert number is not None
         assert number > max(given + found)
         assert [record.number for record in written(device)] == [*found, number]
+
+
+def have_numbers(clients: list[Client], wanted: int) -> bool:
+    return sum(len(client.numbers) for client in clients) >= wanted
 
 
 class Client:
