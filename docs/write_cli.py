@@ -23,6 +23,9 @@ COMMANDS = (
     ("device", "setup"),
     ("device", "status"),
     ("device", "rollback"),
+    ("device", "capture", "set"),
+    ("device", "capture", "off"),
+    ("device", "capture", "status"),
     ("keys", "new"),
     ("keys", "show"),
 )

@@ -13,6 +13,7 @@ from typing import Any
 from edgepack.channels.ssh_session import Completed, Session
 from edgepack.errors import (
     ChannelError,
+    ConfigError,
     DeviceError,
     EdgepackError,
     PackageError,
@@ -225,6 +226,8 @@ class Agent:
         check, reason = str(answer.get("check", "")), str(answer["reason"])
         message = f"{self.session.name} refused ({check}): {reason}"
         match done.status:
+            case 2:  # of what it was told on its command line
+                return ConfigError(message)
             case PackageError.exit_code:
                 return PackageError(message, "edgepack verify shows whether the file is whole")
             case TrustError.exit_code:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -45,6 +46,39 @@ def parse_files(options: Sequence[str]) -> dict[str, Path]:
         _refuse_twice(name, files)
         files[name] = Path(file)
     return files
+
+
+def parse_threshold(option: str, name: str) -> tuple[str, float]:
+    """``score=0.5``; a ConfigError for what is not an output's name and a number."""
+    output, _, value = option.rpartition("=")
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not output or not math.isfinite(number):
+        raise ConfigError(
+            f"{name} {option!r} is not an output's name and a number",
+            f"for example {name} score=0.5",
+        )
+    return output, number
+
+
+def parse_bytes(option: str, name: str) -> int:
+    """``65536``, ``500K``, ``64M`` or ``2G`` as bytes."""
+    return _with_unit(option, name, {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}, "64M")
+
+
+def parse_age(option: str, name: str) -> int:
+    """``90s``, ``45m``, ``12h`` or ``30d`` as seconds."""
+    return _with_unit(option, name, {"s": 1, "m": 60, "h": 3600, "d": 86400}, "30d")
+
+
+def _with_unit(option: str, name: str, units: Mapping[str, int], example: str) -> int:
+    found = re.fullmatch(r"([0-9]{1,12})([A-Za-z]?)", option)
+    if found is None or found[2] not in units:
+        known = ", ".join(f"N{unit}" for unit in units)
+        raise ConfigError(f"{name} {option!r} is none of {known}", f"for example {name} {example}")
+    return int(found[1]) * units[found[2]]
 
 
 def _refuse_twice(name: str, seen: Mapping[str, object]) -> None:

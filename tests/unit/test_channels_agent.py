@@ -10,6 +10,7 @@ from edgepack.channels.agent import Agent, DeviceStatus
 from edgepack.channels.ssh_session import Completed, Session
 from edgepack.errors import (
     ChannelError,
+    ConfigError,
     DeviceError,
     EdgepackError,
     PackageError,
@@ -91,6 +92,7 @@ def refusal(status: int, stdout: str = "", stderr: str = "") -> EdgepackError:
 @pytest.mark.parametrize(
     ("status", "check", "error"),
     [
+        (2, "usage", ConfigError),
         (7, "package", PackageError),
         (8, "signature", TrustError),
         (8, "key", TrustError),
@@ -105,7 +107,7 @@ def test_refusals_of_the_agent_keep_their_class_check_and_reason(
 ) -> None:
     found = refusal(status, f'{{"ok":false,"check":"{check}","reason":"because"}}\n')
     assert type(found) is error
-    assert found.exit_code == status
+    assert found.exit_code == (status if status > 2 else 3)
     assert found.message == f"pi refused ({check}): because"
     assert getattr(found, "check", check) == check
 

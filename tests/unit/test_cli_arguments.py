@@ -10,9 +10,12 @@ from edgepack.cli.arguments import (
     check_version,
     model_name,
     package_path,
+    parse_age,
+    parse_bytes,
     parse_files,
     parse_shapes,
     parse_targets,
+    parse_threshold,
 )
 from edgepack.errors import ConfigError
 from edgepack.naming import is_name
@@ -130,3 +133,39 @@ def test_a_place_that_cannot_take_the_package_is_refused_before_any_work(tmp_pat
     for place in (tmp_path, tmp_path / "none" / "m.epk", tmp_path / "." / "m.onnx"):
         with pytest.raises(ConfigError, match="--output"):
             package_path(place, model)
+
+
+def test_thresholds_sizes_and_ages_are_read_with_their_units() -> None:
+    assert parse_threshold("a=b=0.5", "--below") == ("a=b", 0.5)
+    assert parse_threshold("x=-1e3", "--below") == ("x", -1000)
+    assert [parse_bytes(text, "--max-bytes") for text in ("7", "2K", "64M", "1G")] == [
+        7,
+        2048,
+        64 << 20,
+        1 << 30,
+    ]
+    assert [parse_age(text, "--max-age") for text in ("90s", "45m", "12h", "30d")] == [
+        90,
+        2700,
+        43200,
+        2592000,
+    ]
+
+
+@pytest.mark.parametrize("option", ["x", "=1", "x=", "x=nan", "x=inf", "x=one"])
+def test_a_threshold_that_is_none_is_refused_with_an_example(option: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_threshold(option, "--above")
+    assert caught.value.hint == "for example --above score=0.5"
+
+
+@pytest.mark.parametrize("option", ["", "M", "-1", "1.5G", "1T", "1KB", "\u0661"])
+def test_a_size_that_is_none_is_refused(option: str) -> None:
+    with pytest.raises(ConfigError, match="is none of N, NK, NM, NG"):
+        parse_bytes(option, "--max-bytes")
+
+
+@pytest.mark.parametrize("option", ["", "30", "1w", "1.5h", "d", "1D"])
+def test_an_age_that_is_none_is_refused(option: str) -> None:
+    with pytest.raises(ConfigError, match="is none of Ns, Nm, Nh, Nd"):
+        parse_age(option, "--max-age")

@@ -190,6 +190,11 @@ def test_verify_says_in_words_what_it_refuses(words: Any, signed: Path) -> None:
         ("push demo.epk --to ssh://127.0.0.1:1/x", 9),
         ("device status dir:out", 3),
         ("device setup ssh://127.0.0.1:1/x --target nope", 3),
+        ("device capture set dir:out m", 3),
+        ("device capture set ssh://127.0.0.1:1/x m --below score", 3),
+        ("device capture set ssh://127.0.0.1:1/x m --max-bytes 64T", 3),
+        ("device capture set ssh://127.0.0.1:1/x m --max-age 30", 3),
+        ("device capture set ssh://127.0.0.1:1/x m --max-age 1w", 3),
     ],
 )
 def test_bad_input_is_one_clear_line_and_its_class_exit_code(

@@ -1,6 +1,7 @@
 //! The command line, parsed.
 
 const std = @import("std");
+const CaptureCommand = @import("capture_commands.zig").Command;
 const refusals = @import("refusal.zig");
 const Refusal = refusals.Refusal;
 const naming = @import("naming.zig");
@@ -17,6 +18,8 @@ pub const usage =
     \\  pull DIR|URL [NAME...]             the same, from a directory, web root or bucket prefix
     \\  rollback [NAME]                    back to the version before
     \\  status                             what is installed, and whether it is served
+    \\  capture set NAME RULES | off NAME | status [NAME]
+    \\                                     keep inputs and outputs of chosen requests
     \\  blobs                              digests of the contents that need not be sent again
     \\  version
     \\Every command but serve prints one JSON object.
@@ -30,6 +33,7 @@ pub const Command = union(enum) {
     rollback: ?[]const u8,
     status,
     blobs,
+    capture: CaptureCommand,
     version,
 };
 
@@ -52,19 +56,20 @@ pub const Arguments = struct {
             if (rest.len < 2 or rest[1].len == 0) return refusal.because(.usage, "--root needs a directory", .{});
             root = rest[1];
         }
-        if (rest.len == 0) return refusal.because(.usage, "no command; there are serve, install, pull, rollback, status, blobs, version", .{});
+        if (rest.len == 0) return refusal.because(.usage, "no command; there are serve, install, pull, rollback, status, blobs, capture, version", .{});
         return .{ .root = root, .command = try parseCommand(refusal, rest[0], rest[1..]) };
     }
 };
 
 fn parseCommand(refusal: *Refusal, name: []const u8, words: []const []const u8) error{Refused}!Command {
     const command = std.meta.stringToEnum(std.meta.Tag(Command), name) orelse
-        return refusal.because(.usage, "no command {s}; there are serve, install, pull, rollback, status, blobs, version", .{name});
+        return refusal.because(.usage, "no command {s}; there are serve, install, pull, rollback, status, blobs, capture, version", .{name});
     const limits: [2]usize = switch (command) {
         .serve => .{ 0, 5 + 2 * Settings.count },
         .install => .{ 1, 1 },
         .pull => .{ 1, 257 },
         .rollback => .{ 0, 1 },
+        .capture => .{ 1, 4 },
         .status, .blobs, .version => .{ 0, 0 },
     };
     if (words.len < limits[0]) return refusal.because(.usage, "{s} needs an argument", .{name});
@@ -81,6 +86,7 @@ fn parseCommand(refusal: *Refusal, name: []const u8, words: []const []const u8) 
             try checkName(refusal, words[0]);
             return .{ .rollback = words[0] };
         },
+        .capture => return .{ .capture = try .parse(refusal, words) },
         inline .status, .blobs, .version => |tag| return tag,
     }
 }

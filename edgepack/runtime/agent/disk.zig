@@ -15,8 +15,15 @@ const Statfs = extern struct {
     rest: [16]u64,
 };
 
+pub const Room = struct { free: u64, total: u64 };
+
 /// Bytes that this user may still write to the file system of an open file or directory.
 pub fn freeBytes(handle: std.posix.fd_t) ?u64 {
+    return (room(handle) orelse return null).free;
+}
+
+/// The same, and how large the file system is.
+pub fn room(handle: std.posix.fd_t) ?Room {
     var buffer: Statfs = undefined;
     const fd: usize = @bitCast(@as(isize, handle));
     const result = if (@sizeOf(usize) == 8)
@@ -25,7 +32,7 @@ pub fn freeBytes(handle: std.posix.fd_t) ?u64 {
         // 84 is what the ARM kernel takes its packed struct statfs64 to be.
         linux.syscall3(.fstatfs64, fd, 84, @intFromPtr(&buffer));
     if (linux.errno(result) != .SUCCESS) return null;
-    return std.math.mul(u64, buffer.available, buffer.block_size) catch std.math.maxInt(u64);
+    return .{ .free = buffer.available *| buffer.block_size, .total = buffer.blocks *| buffer.block_size };
 }
 
 test "there is some room in the temporary directory" {
@@ -33,5 +40,6 @@ test "there is some room in the temporary directory" {
     defer tmp.cleanup();
     const free = freeBytes(tmp.dir.handle).?;
     try std.testing.expect(free > 1 << 20 and free < 1 << 60);
+    try std.testing.expect(room(tmp.dir.handle).?.total > free);
     try std.testing.expectEqual(null, freeBytes(-1));
 }

@@ -2,6 +2,8 @@
 
 const std = @import("std");
 const Io = std.Io;
+const capture_endpoints = @import("capture_endpoints.zig");
+const Captures = @import("captures.zig").Captures;
 const clock = @import("clock.zig");
 const Connection = @import("connection.zig").Connection;
 const control_request = @import("control_request.zig");
@@ -26,6 +28,7 @@ pub const max_idle_body = 64 << 10;
 
 pub const Api = struct {
     models: *Models,
+    captures: *Captures,
     agent_version: []const u8,
     regions: shared_memory.Regions = .{},
     staging: Staging = .{},
@@ -134,6 +137,7 @@ pub const Exchange = struct {
                 access.regions.unregister(access.user, name);
                 try writer.writeAll("{}");
             },
+            .captures => |it| try capture_endpoints.write(writer, self.api, it, &self.problem),
             .infer => unreachable, // answer() sends it to infer()
         }
     }
@@ -167,6 +171,7 @@ pub const Exchange = struct {
         if (!try self.readInfer(&asked, served, staging, limit)) return self.failNow();
         served.run(staging, &self.problem) catch return self.failNow();
         served.drift.add(staging);
+        asked.captured = self.api.captures.offer(served, &asked.capture, staging);
         asked.writeShared(&served.info, staging, &self.problem) catch return self.failNow();
         var reply = self.begin(.ok);
         reply.parts = asked.parts(&served.info, staging);

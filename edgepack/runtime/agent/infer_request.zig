@@ -260,17 +260,20 @@ const Reading = struct {
         return self.problem.because(.bad_request, "the model has no input \"{s}\"; the first is \"{s}\"", .{ name, self.info.inputs[0].name });
     }
 
-    /// Of the request as a whole; only the form of the outputs matters.
+    /// Of the request as a whole: the form of the outputs, and whether it is captured.
     fn readParameters(self: *Reading) json_fields.Error!void {
-        var seen: Seen(enum { binary_data_output }) = .{};
+        var seen: Seen(enum { binary_data_output, capture, capture_json }) = .{};
         try self.tokens.expect(.object_begin);
         var key_buffer: [json_fields.max_key_bytes]u8 = undefined;
         while (try self.tokens.key(&key_buffer)) |key| {
-            if (try seen.field(key, self.problem) == null) {
+            switch (try seen.field(key, self.problem) orelse {
                 try self.tokens.skip();
                 continue;
+            }) {
+                .binary_data_output => self.infer.binary_output = try json_fields.boolean(self.tokens, "binary_data_output", self.problem),
+                .capture => self.infer.capture.asked = try json_fields.boolean(self.tokens, "capture", self.problem),
+                .capture_json => self.infer.capture.caller = try json_fields.object(self.tokens, "capture_json", &self.infer.capture.caller_buffer, self.problem),
             }
-            self.infer.binary_output = try json_fields.boolean(self.tokens, "binary_data_output", self.problem);
         }
     }
 

@@ -11,6 +11,7 @@ const builtin = @import("builtin");
 const Io = std.Io;
 const Allocator = std.mem.Allocator;
 const Blob = @import("blob.zig").Blob;
+const capture_yield = @import("capture_yield.zig");
 const document = @import("document.zig");
 const golden = @import("golden.zig");
 const PublicKey = @import("keys.zig").PublicKey;
@@ -197,6 +198,7 @@ fn bring(session: Session, verified: *const Verified, source: Source, metadata: 
         needed += want.size;
     }
     if (parts.count() == 0) return;
+    capture_yield.makeRoom(session.arena, store, needed + reserve_bytes);
     const free = try store.freeBytes();
     if (needed + reserve_bytes > free) {
         return session.refusal.because(.disk, "{d} bytes are needed and {d} are free", .{ needed + reserve_bytes, free });

@@ -45,6 +45,17 @@ pub fn boolean(tokens: *Tokens, what: []const u8, problem: *Problem) Error!bool 
     }
 }
 
+/// An object as text.
+pub fn object(tokens: *Tokens, what: []const u8, buffer: []u8, problem: *Problem) Error![]const u8 {
+    if (try tokens.peek() != .object_begin) return problem.because(.bad_request, "{s} is not an object", .{what});
+    var out: std.Io.Writer = .fixed(buffer);
+    tokens.copyValue(&out) catch |err| return switch (err) {
+        error.WriteFailed => problem.because(.bad_request, "{s} is longer than {d} bytes", .{ what, buffer.len }),
+        else => |e| e,
+    };
+    return out.buffered();
+}
+
 /// A number of bytes: not negative, and small enough that a few of them can be added.
 pub fn size(tokens: *Tokens, what: []const u8, problem: *Problem) Error!u64 {
     if (try tokens.peek() == .number) {

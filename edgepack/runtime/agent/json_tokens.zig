@@ -7,6 +7,9 @@ const Io = std.Io;
 /// Longer than any number that a printer of float64 makes in full.
 pub const max_number_bytes = 1100;
 
+/// Of a value that is copied.
+const max_copied_depth = 32;
+
 pub const Error = error{ Syntax, TooLong, TooDeep, ReadFailed };
 
 pub const Kind = enum { object_begin, object_end, array_begin, array_end, true, false, null, number, string, end };
@@ -132,6 +135,56 @@ pub const Tokens = struct {
         }
     }
 
+    /// Copies the next value, whatever it is, as text without spaces.
+    pub fn copyValue(self: *Tokens, out: *Io.Writer) (Error || error{WriteFailed})!void {
+        var levels: [max_copied_depth]struct { object: bool, items: usize } = undefined;
+        var depth: usize = 0;
+        while (true) {
+            const kind = try self.peek();
+            if (kind == .end) return error.Syntax;
+            const closes = kind == .object_end or kind == .array_end;
+            if (depth > 0 and !closes) {
+                const level = &levels[depth - 1];
+                if (level.items > 0) try out.writeByte(if (level.object and level.items % 2 == 1) ':' else ',');
+                level.items += 1;
+            }
+            switch (kind) {
+                .string => try self.copyString(out),
+                .number => try out.writeAll(try self.number()),
+                else => try out.writeAll(switch (try self.next()) {
+                    .object_begin => "{",
+                    .object_end => "}",
+                    .array_begin => "[",
+                    .array_end => "]",
+                    else => |literal| @tagName(literal),
+                }),
+            }
+            if (closes) depth = std.math.sub(usize, depth, 1) catch return error.Syntax;
+            if (kind == .object_begin or kind == .array_begin) {
+                if (depth == levels.len) return error.TooDeep;
+                levels[depth] = .{ .object = kind == .object_begin, .items = 0 };
+                depth += 1;
+            }
+            if (depth == 0) return;
+        }
+    }
+
+    fn copyString(self: *Tokens, out: *Io.Writer) (Error || error{WriteFailed})!void {
+        try out.writeByte('"');
+        while (true) {
+            const token = self.source.next() catch |err| return known(err);
+            try std.json.Stringify.encodeJsonStringChars(switch (token) {
+                .string, .partial_string => |text| text,
+                .partial_string_escaped_1 => |*bytes| bytes,
+                .partial_string_escaped_2 => |*bytes| bytes,
+                .partial_string_escaped_3 => |*bytes| bytes,
+                .partial_string_escaped_4 => |*bytes| bytes,
+                else => unreachable, // the caller has peeked
+            }, .{}, out);
+            if (token == .string) return out.writeByte('"');
+        }
+    }
+
     fn known(err: anyerror) Error {
         return switch (err) {
             error.ReadFailed => error.ReadFailed,
@@ -140,3 +193,30 @@ pub const Tokens = struct {
         };
     }
 };
+
+test "a value is copied as it is, without its spaces" {
+    const testing = std.testing;
+    inline for (.{
+        .{ "{ \"a\" : [1, -2.50e3, {\"b\":null}, []], \"\\u00e9\\n\\\"\" : { }, \"c\":[true ,false]}", "{\"a\":[1,-2.50e3,{\"b\":null},[]],\"\u{e9}\\n\\\"\":{},\"c\":[true,false]}" },
+        .{ " \"x\" ", "\"x\"" },
+        .{ "12", "12" },
+    }) |case| {
+        var reader: Io.Reader = .fixed(case[0]);
+        var tokens: Tokens = undefined;
+        tokens.init(&reader);
+        var buffer: [256]u8 = undefined;
+        var out: Io.Writer = .fixed(&buffer);
+        try tokens.copyValue(&out);
+        try testing.expectEqualStrings(case[1], out.buffered());
+        try tokens.expect(.end);
+    }
+    const deep: [33]u8 = @splat('[');
+    for ([_][]const u8{ "", "{", "[1", "{\"a\":", &deep }) |bad| {
+        var reader: Io.Reader = .fixed(bad);
+        var tokens: Tokens = undefined;
+        tokens.init(&reader);
+        var buffer: [256]u8 = undefined;
+        var out: Io.Writer = .fixed(&buffer);
+        try testing.expectError(if (bad.len == 33) error.TooDeep else error.Syntax, tokens.copyValue(&out));
+    }
+}

@@ -8,6 +8,7 @@ const Io = std.Io;
 const answer = @import("answer.zig");
 const arguments = @import("arguments.zig");
 const Arguments = arguments.Arguments;
+const capture_commands = @import("capture_commands.zig");
 const commands = @import("commands.zig");
 const Refusal = @import("refusal.zig").Refusal;
 const serve = @import("serve.zig");
@@ -59,6 +60,7 @@ fn run(arena: std.mem.Allocator, io: Io, refusal: *Refusal, args: std.process.Ar
         .pull => |what| try commands.pull(arena, io, refusal, root, what.where, what.names, out),
         .rollback => |name| try commands.rollback(arena, io, refusal, root, name, out),
         .status => try commands.status(arena, io, refusal, root, version, out),
+        .capture => |what| try capture_commands.run(arena, io, refusal, root, what, out),
         .blobs => try commands.blobs(arena, io, refusal, root, out),
         .version => try out.print("{{\"agent\":\"{s}\",\"arch\":\"{t}\"}}\n", .{ version, @import("builtin").cpu.arch }),
     }
@@ -77,6 +79,12 @@ fn complain(io: Io, refusal: *const Refusal) void {
 test {
     _ = @import("answer.zig");
     _ = @import("arguments.zig");
+    _ = @import("capture_age.zig");
+    _ = @import("capture_commands.zig");
+    _ = @import("capture_folder.zig");
+    _ = @import("capture_format.zig");
+    _ = @import("capture_rules.zig");
+    _ = @import("capture_segments.zig");
     _ = @import("commands.zig");
     _ = @import("disk.zig");
     _ = @import("golden.zig");

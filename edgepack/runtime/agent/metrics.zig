@@ -64,10 +64,21 @@ pub const TurnedAway = enum {
     late,
 };
 
+/// How the captures of requests end that were to be captured.
+pub const CaptureOutcome = enum {
+    /// On the disk, until the limits take them away.
+    written,
+    /// The queue was full, or there was no room.
+    dropped,
+    /// The file system failed.
+    failed,
+};
+
 /// The counters of one version of a model.
 pub const Version = struct {
     requests: Counter = .init(0),
     errors: std.EnumArray(ErrorKind, Counter) = .initFill(.init(0)),
+    captures: std.EnumArray(CaptureOutcome, Counter) = .initFill(.init(0)),
     deaths: Counter = .init(0),
     restarts: Counter = .init(0),
     turned_away: std.EnumArray(TurnedAway, Counter) = .initFill(.init(0)),
@@ -120,6 +131,13 @@ pub const Table = struct {
         } else self.add(name, version);
         found.users += 1;
         return found;
+    }
+
+    /// Of one that the caller holds, for another who gives it back later.
+    pub fn retain(self: *Table, version: *Version) void {
+        self.lock.lock();
+        defer self.lock.unlock();
+        version.users += 1;
     }
 
     pub fn release(self: *Table, version: *Version) void {

@@ -22,6 +22,7 @@ pub fn write(out: *Writer, table: *metrics.Table, agent_version: []const u8) Wri
     try histogram(out, table, "edgepack_compute_seconds", "Time that the worker computed.", "compute");
     try counter(out, table, "edgepack_worker_deaths_total", "Workers that died or were killed for not answering.", "deaths");
     try counter(out, table, "edgepack_worker_restarts_total", "Workers started again after a death.", "restarts");
+    try counters(out, table, "edgepack_captures_total", "Requests that were to be captured.", "outcome", "captures");
     try workerMemory(out, table);
     try process(out);
 }

@@ -13,7 +13,7 @@ const answer_seconds = 120;
 /// A status of 256 models has about 200 KiB.
 const max_answer = 1 << 20;
 
-const Answer = struct { status: u16, body: []const u8 };
+pub const Answer = struct { status: u16, body: []const u8 };
 
 /// Refused, with check "worker" and the server's own words, where a server runs and cannot load it.
 pub fn load(arena: Allocator, io: Io, refusal: *Refusal, root: []const u8, model: []const u8) refusals.Error!void {
@@ -40,7 +40,8 @@ pub fn deviceStatus(arena: Allocator, io: Io, root: []const u8) ?[]const u8 {
     return if (whole and std.mem.findScalar(u8, answer.body, '\n') == null) answer.body else null;
 }
 
-fn ask(arena: Allocator, io: Io, root: []const u8, method: []const u8, path: []const u8) !Answer {
+/// One request without a body.
+pub fn ask(arena: Allocator, io: Io, root: []const u8, method: []const u8, path: []const u8) !Answer {
     const socket_path = try std.fmt.allocPrint(arena, "{s}/run/agent.sock", .{root});
     const address = Io.net.UnixAddress.init(socket_path) catch return error.NotRunning; // could not have been bound
     const stream = address.connect(io) catch |err| switch (err) {
@@ -68,7 +69,7 @@ fn parseAnswer(bytes: []const u8) error{NotHttp}!Answer {
 }
 
 /// {"error": TEXT}
-fn errorText(arena: Allocator, body: []const u8) []const u8 {
+pub fn errorText(arena: Allocator, body: []const u8) []const u8 {
     const Failure = struct { @"error": []const u8 };
     const failure = std.json.parseFromSliceLeaky(Failure, arena, body, .{ .ignore_unknown_fields = true }) catch return "no reason given";
     return failure.@"error";

@@ -4,6 +4,7 @@
 const std = @import("std");
 const Io = std.Io;
 const Answer = @import("http_answer.zig").Answer;
+const captures = @import("captures.zig");
 const model_info = @import("model_info.zig");
 const ModelInfo = model_info.ModelInfo;
 const Tensor = model_info.Tensor;
@@ -36,6 +37,9 @@ pub const Infer = struct {
     wanted_len: usize = 0,
     /// The form of those outputs that say none.
     binary_output: bool = false,
+    capture: captures.Wish = .{},
+    /// To be set before the answer is written.
+    captured: captures.Told = .none,
 
     /// Adds an output that the request names.
     pub fn want(self: *Infer, info: *const ModelInfo, name: []const u8, parameters: *const TensorParameters, regions: ?shared_memory.Access, problem: *Problem) error{Problem}!void {
@@ -113,6 +117,11 @@ pub const Infer = struct {
         if (self.id) |id| {
             try writer.writeAll(",\"id\":");
             try std.json.Stringify.encodeJsonString(id, .{}, writer);
+        }
+        switch (self.captured) {
+            .none => {},
+            .number => |number| try writer.print(",\"parameters\":{{\"capture\":{d}}}", .{number}),
+            .refused => |reason| try writer.print(",\"parameters\":{{\"capture\":null,\"capture_reason\":\"{s}\"}}", .{reason}),
         }
         try writer.writeAll(",\"outputs\":[");
         for (self.wanted[0..self.wanted_len], 0..) |wanted, index| {

@@ -18,13 +18,21 @@ pub const Route = union(enum) {
     region_status: ?[]const u8,
     register: []const u8,
     unregister: ?[]const u8,
+    captures: Captures,
 
     pub const Model = struct { name: []const u8, version: ?[]const u8 };
+
+    /// Of the model of this name, in whatever version.
+    pub const Captures = struct {
+        name: []const u8,
+        what: union(enum) { status, number: u64, reload, sync },
+    };
 
     /// Whether it takes POST; all others take GET.
     pub fn changes(route: Route) bool {
         return switch (route) {
             .infer, .index, .load, .unload, .register, .unregister => true,
+            .captures => |it| it.what == .reload or it.what == .sync,
             .server, .live, .ready, .model, .model_ready, .statistics, .region_status => false,
         };
     }
@@ -67,10 +75,21 @@ pub const Route = union(enum) {
         const model: Model = .{ .name = words[0], .version = if (versioned) words[2] else null };
         const rest = words[if (versioned) 3 else 1..];
         if (rest.len == 0) return .{ .model = model };
+        if (!versioned and is(rest[0], "captures")) return parseCaptures(model.name, rest[1..]);
         if (rest.len > 1) return null;
         if (is(rest[0], "ready")) return .{ .model_ready = model };
         if (is(rest[0], "statistics")) return .{ .statistics = model };
         return if (is(rest[0], "infer")) .{ .infer = model } else null;
+    }
+
+    /// [NUMBER|reload|sync]
+    fn parseCaptures(name: []const u8, words: []const []const u8) ?Route {
+        if (words.len == 0) return .{ .captures = .{ .name = name, .what = .status } };
+        if (words.len > 1) return null;
+        if (is(words[0], "reload")) return .{ .captures = .{ .name = name, .what = .reload } };
+        if (is(words[0], "sync")) return .{ .captures = .{ .name = name, .what = .sync } };
+        const number = std.fmt.parseInt(u63, words[0], 10) catch return null;
+        return .{ .captures = .{ .name = name, .what = .{ .number = number } } };
     }
 
     /// Null where there are more words than any path has.
@@ -109,7 +128,12 @@ test "paths lead where the protocol says, and all others nowhere" {
     try testing.expectEqualStrings("R", Route.parse("/v2/systemsharedmemory/region/R/register").?.register);
     try testing.expectEqualStrings("r", Route.parse("/v2/systemsharedmemory/region/r/unregister").?.unregister.?);
     try testing.expectEqualStrings("versions", Route.parse("/v2/models/versions").?.model.name);
+    try testing.expectEqual(.status, Route.parse("/v2/models/m/captures").?.captures.what);
+    try testing.expectEqual(7, Route.parse("/v2/models/m/captures/7").?.captures.what.number);
+    try testing.expectEqual(.sync, Route.parse("/v2/models/m/captures/sync").?.captures.what);
+    try testing.expect(Route.parse("/v2/models/m/captures/reload").?.changes() and !Route.parse("/v2/models/m/captures").?.changes());
     for ([_][]const u8{
+        "/v2/models/m/captures/x",        "/v2/models/m/captures/-1",        "/v2/models/m/captures/1/2",       "/v2/models/m/versions/1/captures",
         "/",                              "/v3",                             "/v2/health",                      "/v2/health/ready/x",
         "/v2/models",                     "/v2/models/../etc",               "/v2/models/M",                    "/v2/models/m/versions",
         "/v2/models/m/versions/1/config", "/v2/models/m/x",                  "/v2/models/m/infer/x",            "/v2/repository/models/m/unload/x",

@@ -9,6 +9,7 @@ const std = @import("std");
 const Io = std.Io;
 const linux = std.os.linux;
 const arguments = @import("arguments.zig");
+const Captures = @import("captures.zig").Captures;
 const clock = @import("clock.zig");
 const confine = @import("confine.zig");
 const Connection = @import("connection.zig").Connection;
@@ -75,11 +76,13 @@ fn serve(arena: std.mem.Allocator, refusal: *Refusal, store: *Store, settings: *
     const server = try arena.create(Server);
     server.* = .{
         .models = .{ .store = store.*, .settings = settings },
-        .api = .{ .models = &server.models, .agent_version = @import("main.zig").version },
+        .captures = .{ .store = store.* },
+        .api = .{ .models = &server.models, .captures = &server.captures, .agent_version = @import("main.zig").version },
         .signals = try takeSignals(refusal),
         .stop = try eventFd(refusal),
         .finished = try eventFd(refusal),
     };
+    server.captures.start();
     // Workers first: whoever can connect finds every model ready that can be.
     try server.models.loadAll(refusal);
     errdefer server.models.stopAll();
@@ -91,6 +94,7 @@ fn serve(arena: std.mem.Allocator, refusal: *Refusal, store: *Store, settings: *
     server.acceptUntilSignal();
     unix_socket.remove(place.socket_path);
     server.drain();
+    server.captures.stop();
     log.line("stopped", .{});
 }
 
@@ -115,13 +119,13 @@ fn claim(store: *Store) error{Refused}!void {
 }
 
 /// Blocked in every thread, since threads inherit the mask, and read from a descriptor instead. A
-/// reader of our stderr that went away must not end us.
+/// reader of our stderr that went away must not end us, nor a file that may not grow.
 fn takeSignals(refusal: *Refusal) error{Refused}!linux.fd_t {
     var mask = linux.sigemptyset();
     for ([_]linux.SIG{ .TERM, .INT }) |signal| linux.sigaddset(&mask, signal);
     _ = linux.sigprocmask(linux.SIG.BLOCK, &mask, null);
     const ignore: linux.Sigaction = .{ .handler = .{ .handler = linux.SIG.IGN }, .mask = linux.sigemptyset(), .flags = 0 };
-    _ = linux.sigaction(.PIPE, &ignore, null);
+    for ([_]linux.SIG{ .PIPE, .XFSZ }) |signal| _ = linux.sigaction(signal, &ignore, null);
     const result = linux.signalfd(-1, &mask, linux.SFD.CLOEXEC);
     if (linux.errno(result) != .SUCCESS) return refusal.because(.state, "no signalfd: {t}", .{linux.errno(result)});
     return @intCast(result);
@@ -140,6 +144,7 @@ fn signalEvent(fd: linux.fd_t) void {
 
 const Server = struct {
     models: Models,
+    captures: Captures,
     api: endpoints.Api,
     signals: linux.fd_t,
     /// Written once: every connection sees it from then on.
@@ -282,6 +287,7 @@ test {
     _ = @import("endpoints.zig");
     _ = @import("http.zig");
     _ = @import("infer_request.zig");
+    _ = @import("json_tokens.zig");
     _ = @import("counter.zig");
     _ = @import("metrics.zig");
     _ = @import("metrics_text.zig");

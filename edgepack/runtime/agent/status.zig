@@ -18,10 +18,12 @@ const Writer = Io.Writer;
 const Allocator = std.mem.Allocator;
 const linux = std.os.linux;
 const boot = @import("boot.zig");
+const capture_format = @import("capture_format.zig");
 const json_text = @import("json_text.zig");
 const keys = @import("keys.zig");
 const last_install = @import("last_install.zig");
 const Models = @import("models.zig").Models;
+const naming = @import("naming.zig");
 const refusals = @import("refusal.zig");
 const states = @import("state.zig");
 const Store = @import("store.zig").Store;
@@ -104,9 +106,16 @@ fn installed(out: *Writer, it: ?states.Installed) Writer.Error!void {
     try out.print("{{\"version\":\"{s}\",\"manifest\":\"{s}\"}}", .{ known.version, &known.digests.get(.manifest) });
 }
 
-/// Of all blobs. A file that goes meanwhile is not counted.
+/// Of all blobs and captures. A file that goes meanwhile is not counted.
 fn usedBytes(io: Io, root: Io.Dir) u64 {
-    return sizesIn(io, root, "blobs/sha256");
+    var total = sizesIn(io, root, "blobs/sha256");
+    const captures = root.openDir(io, capture_format.folder, .{ .iterate = true }) catch return total;
+    defer captures.close(io);
+    var entries = captures.iterate();
+    while (entries.next(io) catch return total) |entry| {
+        if (naming.isName(entry.name)) total +|= sizesIn(io, captures, entry.name);
+    }
+    return total;
 }
 
 fn sizesIn(io: Io, parent: Io.Dir, name: []const u8) u64 {
