@@ -23,6 +23,7 @@ COMMANDS = (
     ("device", "setup"),
     ("device", "status"),
     ("device", "rollback"),
+    ("device", "capture", "pull"),
     ("keys", "new"),
     ("keys", "show"),
 )
