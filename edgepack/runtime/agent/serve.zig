@@ -9,6 +9,7 @@ const std = @import("std");
 const Io = std.Io;
 const linux = std.os.linux;
 const arguments = @import("arguments.zig");
+const capture_push = @import("capture_push.zig");
 const Captures = @import("captures.zig").Captures;
 const clock = @import("clock.zig");
 const Connection = @import("connection.zig").Connection;
@@ -79,6 +80,7 @@ fn serve(arena: std.mem.Allocator, refusal: *Refusal, store: *Store, socket_path
     errdefer server.models.stopAll();
     if (tcp) |address| server.tcp = try listenOnLoopback(refusal, address);
     server.unix = try unix_socket.listen(refusal, socket_path);
+    capture_push.start(arena, store.io, store.path, server.stop);
     if (announcement) |it| it.ready();
     log.line("serving {d} models at {s}", .{ server.models.len, socket_path });
     server.acceptUntilSignal();
