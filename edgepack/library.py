@@ -14,14 +14,14 @@ from pathlib import Path
 
 from edgepack import toolchain
 from edgepack.artefacts import CompiledModel
+from edgepack.atomic import replacing
 from edgepack.errors import ConfigError
-from edgepack.package.atomic import replacing
 
 
 def write_library(folder: Path, compiled: CompiledModel) -> None:
     """Link ``compiled`` and write its files, each whole or not at all.
 
-    Raises ToolchainError, ConfigError for a folder that cannot be made, PackageError for a file.
+    Raises ToolchainError, ConfigError for a folder that cannot be made or written.
     """
     library = toolchain.link_library(compiled)
     place = folder / compiled.target.name
@@ -38,5 +38,5 @@ def write_library(folder: Path, compiled: CompiledModel) -> None:
         "weights.bin": compiled.weights,
     }
     for name, content in files.items():
-        with replacing(place / name) as stream:
+        with replacing(place / name, error_class=ConfigError) as stream:
             stream.write(content)

@@ -11,7 +11,9 @@ from edgepack.cli.arguments import parse_age, parse_bytes, parse_threshold
 from edgepack.cli.options import AsJson, DeviceUrl, Identity
 from edgepack.cli.output import show
 
-captures = typer.Typer(help="Keep inputs and outputs of chosen requests on a device.")
+captures = typer.Typer(
+    help="Keep inputs and outputs of chosen requests on a device, and bring them here."
+)
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Whose requests.")]
 

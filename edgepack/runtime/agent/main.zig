@@ -85,12 +85,16 @@ test {
     _ = @import("capture_format.zig");
     _ = @import("capture_rules.zig");
     _ = @import("capture_segments.zig");
+    _ = @import("capture_id.zig");
+    _ = @import("capture_reader.zig");
     _ = @import("commands.zig");
     _ = @import("disk.zig");
     _ = @import("golden.zig");
     _ = @import("install.zig");
     _ = @import("keys.zig");
     _ = @import("notify.zig");
+    _ = @import("push_config.zig");
+    _ = @import("push_state.zig");
     _ = @import("replace.zig");
     _ = @import("serve.zig");
     _ = @import("tar.zig");
