@@ -5,6 +5,7 @@ const Io = std.Io;
 const Allocator = std.mem.Allocator;
 const answer = @import("answer.zig");
 const arguments = @import("arguments.zig");
+const events = @import("events.zig");
 const installs = @import("install.zig");
 const Outcome = installs.Outcome;
 const Session = installs.Session;
@@ -102,7 +103,9 @@ pub fn rollback(arena: Allocator, io: Io, refusal: *Refusal, root: []const u8, r
         1 => installed[0],
         else => return refusal.because(.usage, "{d} models are installed; name the one to roll back", .{installed.len}),
     };
-    try answer.one(out, try installs.rollback(session, name));
+    const outcome = try installs.rollback(session, name);
+    events.record(io, store.root, .{ .kind = .rollback, .model = name, .version = outcome.version });
+    try answer.one(out, outcome);
 }
 
 pub fn status(arena: Allocator, io: Io, refusal: *Refusal, root: []const u8, version: []const u8, out: *Io.Writer) Error!void {
@@ -110,6 +113,12 @@ pub fn status(arena: Allocator, io: Io, refusal: *Refusal, root: []const u8, ver
     if (notify.deviceStatus(arena, io, root)) |served| return out.print("{s}\n", .{served});
     const it: Status = try .gather(arena, &store, version, notify.isServing(arena, io, root));
     try it.write(out, null);
+    try out.writeByte('\n');
+}
+
+pub fn listEvents(arena: Allocator, io: Io, refusal: *Refusal, root: []const u8, out: *Io.Writer) Error!void {
+    const store: Store = try .open(io, refusal, root);
+    try events.render(out, try events.read(arena, io, store.root));
     try out.writeByte('\n');
 }
 

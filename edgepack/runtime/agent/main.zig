@@ -59,6 +59,7 @@ fn run(arena: std.mem.Allocator, io: Io, refusal: *Refusal, args: std.process.Ar
         .pull => |what| try commands.pull(arena, io, refusal, root, what.where, what.names, out),
         .rollback => |name| try commands.rollback(arena, io, refusal, root, name, out),
         .status => try commands.status(arena, io, refusal, root, version, out),
+        .events => try commands.listEvents(arena, io, refusal, root, out),
         .blobs => try commands.blobs(arena, io, refusal, root, out),
         .version => try out.print("{{\"agent\":\"{s}\",\"arch\":\"{t}\"}}\n", .{ version, @import("builtin").cpu.arch }),
     }
@@ -79,6 +80,7 @@ test {
     _ = @import("arguments.zig");
     _ = @import("commands.zig");
     _ = @import("disk.zig");
+    _ = @import("events.zig");
     _ = @import("golden.zig");
     _ = @import("install.zig");
     _ = @import("keys.zig");

@@ -14,6 +14,7 @@ const confine = @import("confine.zig");
 const Connection = @import("connection.zig").Connection;
 const detach = @import("detach.zig");
 const endpoints = @import("endpoints.zig");
+const events = @import("events.zig");
 const http = @import("http.zig");
 const log = @import("log.zig");
 const Models = @import("models.zig").Models;
@@ -80,6 +81,7 @@ fn serve(arena: std.mem.Allocator, refusal: *Refusal, store: *Store, settings: *
         .stop = try eventFd(refusal),
         .finished = try eventFd(refusal),
     };
+    events.record(store.io, store.root, .{ .kind = .start, .version = server.api.agent_version });
     // Workers first: whoever can connect finds every model ready that can be.
     try server.models.loadAll(refusal);
     errdefer server.models.stopAll();
