@@ -34,13 +34,16 @@ pub const Kind = enum {
     rollback,
     /// The version failed, and the one before it is served.
     fallback,
-    /// The version failed, and there is none to fall back to.
+    /// A version does not start; or it failed, and there is none to fall back to.
     failing,
 
     /// Whether more of the same, since the machine started, is left out: whatever tries again every second
     /// must not wear out the flash.
     fn isToldOnce(kind: Kind) bool {
-        return kind == .start or kind == .refused;
+        return switch (kind) {
+            .start, .refused, .failing => true,
+            .install, .rollback, .fallback => false,
+        };
     }
 };
 

@@ -22,6 +22,7 @@ pub fn write(out: *Writer, table: *metrics.Table, agent_version: []const u8) Wri
     try histogram(out, table, "edgepack_compute_seconds", "Time that the worker computed.", "compute");
     try counter(out, table, "edgepack_worker_deaths_total", "Workers that died or were killed for not answering.", "deaths");
     try counter(out, table, "edgepack_worker_restarts_total", "Workers started again after a death.", "restarts");
+    try counter(out, table, "edgepack_fallbacks_total", "Times that the version before was put in place of this one, which failed.", "fallbacks");
     try workerMemory(out, table);
     try process(out);
 }

@@ -282,6 +282,7 @@ test {
     _ = @import("baseline.zig");
     _ = @import("drift.zig");
     _ = @import("endpoints.zig");
+    _ = @import("fallback.zig");
     _ = @import("http.zig");
     _ = @import("infer_request.zig");
     _ = @import("counter.zig");
