@@ -55,7 +55,8 @@ fn installFile(session: Session, path: []const u8, attempt: *last_install.Attemp
 pub fn pull(arena: Allocator, io: Io, refusal: *Refusal, root: []const u8, where: []const u8, requested: []const []const u8, out: *Io.Writer) Error!void {
     const source: Source = try .open(arena, io, refusal, where);
     var store: Store = try .open(io, refusal, root);
-    const session = try begin(arena, io, refusal, &store);
+    var session = try begin(arena, io, refusal, &store);
+    session.unasked = requested.len == 0;
     const offered = if (requested.len > 0) requested else try namesToPull(session, source);
     if (offered.len == 0) return refusal.because(.usage, "nothing is installed yet: name the models to pull", .{});
     var outcomes: std.ArrayList(Outcome) = .empty;
