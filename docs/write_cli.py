@@ -22,6 +22,7 @@ COMMANDS = (
     ("push",),
     ("device", "setup"),
     ("device", "status"),
+    ("device", "events"),
     ("device", "rollback"),
     ("keys", "new"),
     ("keys", "show"),

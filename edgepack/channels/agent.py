@@ -10,6 +10,7 @@ import shlex
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from edgepack.channels.device_events import DeviceEvent
 from edgepack.channels.ssh_session import Completed, Session
 from edgepack.errors import (
     ChannelError,
@@ -194,6 +195,14 @@ class Agent:
             return DeviceStatus.from_dict(answer)
         except (LookupError, TypeError, ValueError) as error:
             raise self._not_understood("status") from error
+
+    def events(self) -> tuple[DeviceEvent, ...]:
+        """What befell its models, oldest first."""
+        answer = self.call("events")
+        try:
+            return tuple(map(DeviceEvent.from_dict, answer["events"]))
+        except (LookupError, TypeError, ValueError) as error:
+            raise self._not_understood("events") from error
 
     def blobs(self) -> frozenset[str]:
         """Hex digests of the blobs in its store."""

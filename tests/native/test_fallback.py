@@ -268,6 +268,8 @@ def test_no_file_is_left_of_a_fallback(idle: Device) -> None:
         wait_until(lambda: events(idle, "fallback") != [])
         assert idle.server is not None
         held = Path(f"/proc/{idle.server.pid}/fd")
-        wait_until(lambda: str(idle.root / "lock") not in map(str, map(Path.resolve, held.iterdir())))
+        wait_until(
+            lambda: str(idle.root / "lock") not in map(str, map(Path.resolve, held.iterdir()))
+        )
         assert [path.name for path in (idle.root / "models" / "m").iterdir()] == ["state.json"]
         assert not list(idle.root.glob("*.tmp"))
