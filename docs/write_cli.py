@@ -22,6 +22,7 @@ COMMANDS = (
     ("push",),
     ("device", "setup"),
     ("device", "status"),
+    ("device", "events"),
     ("device", "rollback"),
     ("device", "capture", "set"),
     ("device", "capture", "off"),

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from edgepack.channels.device_events import DeviceEvent
 from edgepack.channels.ssh_session import Completed, RemoteOutput, Session
 from edgepack.errors import (
     ChannelError,
@@ -197,6 +198,14 @@ class Agent:
             return DeviceStatus.from_dict(answer)
         except (LookupError, TypeError, ValueError) as error:
             raise self.not_understood("status") from error
+
+    def events(self) -> tuple[DeviceEvent, ...]:
+        """What befell its models, oldest first."""
+        answer = self.call("events")
+        try:
+            return tuple(map(DeviceEvent.from_dict, answer["events"]))
+        except (LookupError, TypeError, ValueError) as error:
+            raise self.not_understood("events") from error
 
     def blobs(self) -> frozenset[str]:
         """Hex digests of the blobs in its store."""

@@ -14,6 +14,7 @@ from typing import Any
 from edgepack import canonical
 from edgepack.channels.agent import Agent, DeviceStatus
 from edgepack.channels.channel import ChannelOptions
+from edgepack.channels.device_events import DeviceEvent
 from edgepack.channels.service import start_agent
 from edgepack.channels.ssh_session import Session, UploadFailedError, open_session
 from edgepack.errors import ConfigError, DeviceError
@@ -102,6 +103,12 @@ def status(url: str, *, options: ChannelOptions | None = None) -> DeviceStatus:
     """What is installed on the device behind ``url``, and whether it serves."""
     with open_session(url, options or ChannelOptions()) as (session, place):
         return Agent(session, place.root, url).status()
+
+
+def events(url: str, *, options: ChannelOptions | None = None) -> tuple[DeviceEvent, ...]:
+    """What befell the models of the device behind ``url``, oldest first."""
+    with open_session(url, options or ChannelOptions()) as (session, place):
+        return Agent(session, place.root, url).events()
 
 
 def rollback(

@@ -1,4 +1,4 @@
-"""Commands about devices: ``push``, ``device setup``, ``device status``, ``device rollback``."""
+"""Commands about devices: ``push``, ``device setup``, ``status``, ``events``, ``rollback``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgepack.cli import text
+from edgepack.cli import event_text, text
 from edgepack.cli.options import AsJson, DeviceUrl, Identity, trust_option
 from edgepack.cli.options import PackageFile as EpkFile
 from edgepack.cli.output import progress, show, transfer
@@ -90,6 +90,16 @@ def status(url: DeviceUrl, identity: Identity = None, as_json: AsJson = False) -
 
     result = device.status(url, options=ChannelOptions(identity=identity)).to_dict()
     show(result, text.device_status(result), as_json=as_json)
+
+
+@devices.command()
+def events(url: DeviceUrl, identity: Identity = None, as_json: AsJson = False) -> None:
+    """Show what befell the models of a device: installations, failures, starts."""
+    from edgepack.channels import ChannelOptions, device
+
+    found = device.events(url, options=ChannelOptions(identity=identity))
+    result = {"events": [event.to_dict() for event in found]}
+    show(result, event_text.events(result["events"]), as_json=as_json)
 
 
 @devices.command()

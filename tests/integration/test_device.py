@@ -64,6 +64,11 @@ def test_setup_lays_out_the_store_and_starts_the_agent(device: LocalDevice) -> N
     assert not list(root.rglob("*.part"))
 
 
+def test_events_tell_of_the_start(device: LocalDevice) -> None:
+    (start,) = operations.events(device.url, options=device.options)
+    assert (start.sequence, start.event, start.model) == (1, "start", None)
+
+
 def test_setup_again_replaces_the_running_agent_and_keeps_the_keys(device: LocalDevice) -> None:
     (before,) = device.processes()
     result = setup(device)

@@ -63,6 +63,23 @@ def test_what_is_published_is_pulled_and_then_what_is_newer(
     device.assert_consistent()
 
 
+def test_a_version_that_was_rolled_back_from_comes_again_only_to_who_names_it(
+    tmp_path: Path, device: Device, worker: bytes, key: PrivateKey
+) -> None:
+    place = tmp_path / "place"
+    for version in ("1.0.0", "2.0.0"):
+        publish(write(tmp_path / f"{version}.epk", key, version=version, worker=worker), place)
+        device.installed("pull", place, "demo")
+    device.installed("rollback")
+    (unasked,) = device.installed("pull", place)["models"]
+    assert (unasked["version"], unasked["changed"]) == ("1.0.0", False)
+    device.assert_consistent()
+    assert device.installed("pull", place, "demo")["models"][0]["version"] == "2.0.0"
+    device.installed("rollback")
+    publish(write(tmp_path / "3.epk", key, version="3.0.0", worker=worker), place)
+    assert device.installed("pull", place)["models"][0]["version"] == "3.0.0"
+
+
 def test_a_directory_is_pulled_whole_and_other_devices_models_are_left(
     tmp_path: Path, place: Path, device: Device, key: PrivateKey
 ) -> None:

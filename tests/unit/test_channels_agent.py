@@ -144,6 +144,32 @@ def test_status_and_blobs_are_read_whole() -> None:
     assert agent(0, '{"blobs":["ab","cd"]}').blobs() == {"ab", "cd"}
 
 
+EVENT = {
+    "sequence": 3,
+    "time": 0,
+    "boot": "b",
+    "boot_ms": 5,
+    "event": "fallback",
+    "model": "m",
+    "version": "2.0.0",
+    "reason": "it died",
+}
+
+
+def test_events_are_read_whole_and_those_of_another_kind_of_agent_are_a_device_error() -> None:
+    unknown = EVENT | {"event": "melted", "model": None, "version": None, "reason": None}
+    for told in ([], [EVENT, unknown]):
+        found = agent(0, json.dumps({"events": told})).events()
+        assert [event.to_dict() for event in found] == told
+    for key in EVENT:
+        less = {name: value for name, value in EVENT.items() if name != key}
+        with pytest.raises(DeviceError, match="not understood"):
+            agent(0, json.dumps({"events": [less]})).events()
+    for answer in ({}, {"events": 1}, {"events": [1]}, {"events": [EVENT | {"time": "x"}]}):
+        with pytest.raises(DeviceError, match="not understood"):
+            agent(0, json.dumps(answer)).events()
+
+
 @pytest.mark.parametrize("key", OLDER_STATUS)
 def test_status_of_another_kind_of_agent_is_a_device_error(key: str) -> None:
     less = {name: value for name, value in STATUS.items() if name != key}

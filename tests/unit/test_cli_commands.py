@@ -189,6 +189,7 @@ def test_verify_says_in_words_what_it_refuses(words: Any, signed: Path) -> None:
         ("push bare.epk --to dir:out", 8),
         ("push demo.epk --to ssh://127.0.0.1:1/x", 9),
         ("device status dir:out", 3),
+        ("device events dir:out", 3),
         ("device setup ssh://127.0.0.1:1/x --target nope", 3),
         ("device capture set dir:out m", 3),
         ("device capture set ssh://127.0.0.1:1/x m --below score", 3),

@@ -18,6 +18,7 @@ pub const usage =
     \\  pull DIR|URL [NAME...]             the same, from a directory, web root or bucket prefix
     \\  rollback [NAME]                    back to the version before
     \\  status                             what is installed, and whether it is served
+    \\  events                             what befell the models: installations, failures, starts
     \\  capture set NAME RULES | off NAME | status [NAME]
     \\                                     keep inputs and outputs of chosen requests
     \\  capture list                       of which models there are any
@@ -36,6 +37,7 @@ pub const Command = union(enum) {
     pull: struct { where: []const u8, names: []const []const u8 },
     rollback: ?[]const u8,
     status,
+    events,
     blobs,
     capture: CaptureCommand,
     version,
@@ -60,21 +62,21 @@ pub const Arguments = struct {
             if (rest.len < 2 or rest[1].len == 0) return refusal.because(.usage, "--root needs a directory", .{});
             root = rest[1];
         }
-        if (rest.len == 0) return refusal.because(.usage, "no command; there are serve, install, pull, rollback, status, blobs, capture, version", .{});
+        if (rest.len == 0) return refusal.because(.usage, "no command; there are serve, install, pull, rollback, status, events, blobs, capture, version", .{});
         return .{ .root = root, .command = try parseCommand(refusal, rest[0], rest[1..]) };
     }
 };
 
 fn parseCommand(refusal: *Refusal, name: []const u8, words: []const []const u8) error{Refused}!Command {
     const command = std.meta.stringToEnum(std.meta.Tag(Command), name) orelse
-        return refusal.because(.usage, "no command {s}; there are serve, install, pull, rollback, status, blobs, capture, version", .{name});
+        return refusal.because(.usage, "no command {s}; there are serve, install, pull, rollback, status, events, blobs, capture, version", .{name});
     const limits: [2]usize = switch (command) {
         .serve => .{ 0, 5 + 2 * Settings.count },
         .install => .{ 1, 1 },
         .pull => .{ 1, 257 },
         .rollback => .{ 0, 1 },
         .capture => .{ 1, 6 },
-        .status, .blobs, .version => .{ 0, 0 },
+        .status, .events, .blobs, .version => .{ 0, 0 },
     };
     if (words.len < limits[0]) return refusal.because(.usage, "{s} needs an argument", .{name});
     if (words.len > limits[1]) return refusal.because(.usage, "{s}: too many arguments", .{name});
@@ -91,7 +93,7 @@ fn parseCommand(refusal: *Refusal, name: []const u8, words: []const []const u8) 
             return .{ .rollback = words[0] };
         },
         .capture => return .{ .capture = try .parse(refusal, words) },
-        inline .status, .blobs, .version => |tag| return tag,
+        inline .status, .events, .blobs, .version => |tag| return tag,
     }
 }
 

@@ -5,6 +5,7 @@ const Io = std.Io;
 const Allocator = std.mem.Allocator;
 const answer = @import("answer.zig");
 const arguments = @import("arguments.zig");
+const events = @import("events.zig");
 const installs = @import("install.zig");
 const Outcome = installs.Outcome;
 const Session = installs.Session;
@@ -54,7 +55,8 @@ fn installFile(session: Session, path: []const u8, attempt: *last_install.Attemp
 pub fn pull(arena: Allocator, io: Io, refusal: *Refusal, root: []const u8, where: []const u8, requested: []const []const u8, out: *Io.Writer) Error!void {
     const source: Source = try .open(arena, io, refusal, where);
     var store: Store = try .open(io, refusal, root);
-    const session = try begin(arena, io, refusal, &store);
+    var session = try begin(arena, io, refusal, &store);
+    session.unasked = requested.len == 0;
     const offered = if (requested.len > 0) requested else try namesToPull(session, source);
     if (offered.len == 0) return refusal.because(.usage, "nothing is installed yet: name the models to pull", .{});
     var outcomes: std.ArrayList(Outcome) = .empty;
@@ -102,7 +104,9 @@ pub fn rollback(arena: Allocator, io: Io, refusal: *Refusal, root: []const u8, r
         1 => installed[0],
         else => return refusal.because(.usage, "{d} models are installed; name the one to roll back", .{installed.len}),
     };
-    try answer.one(out, try installs.rollback(session, name));
+    const outcome = try installs.rollback(session, name);
+    events.record(io, store.root, .{ .kind = .rollback, .model = name, .version = outcome.version });
+    try answer.one(out, outcome);
 }
 
 pub fn status(arena: Allocator, io: Io, refusal: *Refusal, root: []const u8, version: []const u8, out: *Io.Writer) Error!void {
@@ -110,6 +114,12 @@ pub fn status(arena: Allocator, io: Io, refusal: *Refusal, root: []const u8, ver
     if (notify.deviceStatus(arena, io, root)) |served| return out.print("{s}\n", .{served});
     const it: Status = try .gather(arena, &store, version, notify.isServing(arena, io, root));
     try it.write(out, null);
+    try out.writeByte('\n');
+}
+
+pub fn listEvents(arena: Allocator, io: Io, refusal: *Refusal, root: []const u8, out: *Io.Writer) Error!void {
+    const store: Store = try .open(io, refusal, root);
+    try events.render(out, try events.read(arena, io, store.root));
     try out.writeByte('\n');
 }
 

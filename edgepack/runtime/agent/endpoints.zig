@@ -8,6 +8,7 @@ const clock = @import("clock.zig");
 const Connection = @import("connection.zig").Connection;
 const control_request = @import("control_request.zig");
 const ControlRequest = control_request.ControlRequest;
+const fallback = @import("fallback.zig");
 const http = @import("http.zig");
 const Answer = @import("http_answer.zig").Answer;
 const infer_request = @import("infer_request.zig");
@@ -162,6 +163,7 @@ pub const Exchange = struct {
     fn infer(self: *Exchange, model: Route.Model) Error!bool {
         const served = self.api.models.acquire(model.name, model.version, &self.problem) catch return self.fail(max_idle_body);
         defer served.release();
+        defer fallback.fallBack(self.api.models, served); // with the answer out
         defer served.counters.countRequest(&self.problem);
         const limit = infer_request.maxBytes(&served.info);
         const staging = self.api.staging.take(&served.info, &self.problem) catch return self.fail(limit);

@@ -40,6 +40,9 @@ pub const Session = struct {
     store: *Store,
     keys: []const PublicKey,
     target: []const u8,
+    /// What comes unasked, by a device that pulls whatever is there, brings no version back that was rolled
+    /// back from: one that failed at work would come again and again.
+    unasked: bool = false,
 };
 
 /// What a command answers with.
@@ -54,7 +57,7 @@ pub fn install(session: Session, verified: *const Verified, source: Source) refu
     const name = verified.statement.name;
     const old = try session.store.load(session.arena, name);
     const new: Installed = .{ .version = verified.statement.version_text, .digests = keptDigests(verified) };
-    const decision = try decide(session.refusal, old, new);
+    const decision = try decide(session.refusal, old, new, session.unasked);
     const metadata = try readMetadata(session, verified, source);
     const info: ModelInfo = try .parse(session.arena, session.refusal, metadata);
     try checkInfo(session, verified, &info);
@@ -126,7 +129,7 @@ fn keptDigests(verified: *const Verified) std.EnumArray(states.Kept, naming.Hex)
 const Decision = enum { unchanged, install };
 
 /// The version rules: never below the floor, never other contents under a version that is known.
-fn decide(refusal: *Refusal, state: ?State, new: Installed) error{Refused}!Decision {
+fn decide(refusal: *Refusal, state: ?State, new: Installed, unasked: bool) error{Refused}!Decision {
     const old = state orelse return .install;
     const version = new.parsedVersion();
     if (old.current) |current| {
@@ -140,9 +143,9 @@ fn decide(refusal: *Refusal, state: ?State, new: Installed) error{Refused}!Decis
         .gt => return .install,
         .eq => {},
     }
-    // The floor itself, rolled back from: it may come again as it was.
+    // The floor itself, rolled back from: it may come again as it was, to whoever asks for it.
     if (old.previous) |previous| {
-        if (previous.parsedVersion().order(version) == .eq and previous.sameManifest(new)) return .install;
+        if (previous.parsedVersion().order(version) == .eq and previous.sameManifest(new)) return if (unasked) .unchanged else .install;
     }
     return refusal.because(.version, "version {s} was installed before, with other contents; give the new one a higher version", .{new.version});
 }
@@ -278,11 +281,11 @@ test "versions go up; the same one comes only with the same contents" {
     const v1 = testInstalled("1.0.0", 'a');
     const v2 = testInstalled("1.10.0", 'b');
     const up: State = .{ .current = v2, .previous = v1, .floor = "1.10.0" };
-    try testing.expectEqual(.install, decide(&refusal, null, v1));
-    try testing.expectEqual(.unchanged, decide(&refusal, up, v2));
-    try testing.expectEqual(.install, decide(&refusal, up, testInstalled("1.10.1", 'c')));
+    try testing.expectEqual(.install, decide(&refusal, null, v1, true));
+    try testing.expectEqual(.unchanged, decide(&refusal, up, v2, false));
+    try testing.expectEqual(.install, decide(&refusal, up, testInstalled("1.10.1", 'c'), false));
     for ([_]Installed{ v1, testInstalled("1.9.0", 'c'), testInstalled("1.10.0", 'c') }) |bad| {
-        try testing.expectError(error.Refused, decide(&refusal, up, bad));
+        try testing.expectError(error.Refused, decide(&refusal, up, bad, false));
         try testing.expectEqual(.version, refusal.check);
     }
 }
@@ -292,11 +295,12 @@ test "after a rollback the version rolled back from may come again, as it was" {
     const v1 = testInstalled("1.0.0", 'a');
     const v2 = testInstalled("2.0.0", 'b');
     const back: State = .{ .current = v1, .previous = v2, .floor = "2.0.0" };
-    try testing.expectEqual(.unchanged, decide(&refusal, back, v1));
-    try testing.expectEqual(.install, decide(&refusal, back, v2));
-    try testing.expectEqual(.install, decide(&refusal, back, testInstalled("2.0.1", 'c')));
+    try testing.expectEqual(.unchanged, decide(&refusal, back, v1, false));
+    try testing.expectEqual(.install, decide(&refusal, back, v2, false));
+    try testing.expectEqual(.unchanged, decide(&refusal, back, v2, true));
+    try testing.expectEqual(.install, decide(&refusal, back, testInstalled("2.0.1", 'c'), true));
     for ([_]Installed{ testInstalled("1.0.0", 'c'), testInstalled("1.5.0", 'c'), testInstalled("2.0.0", 'c') }) |bad| {
-        try testing.expectError(error.Refused, decide(&refusal, back, bad));
+        try testing.expectError(error.Refused, decide(&refusal, back, bad, false));
     }
     try testing.expectEqualStrings("2.0.0", higher(back.floor, "1.0.0"));
 }

@@ -13,6 +13,7 @@ const Io = std.Io;
 const Allocator = std.mem.Allocator;
 const boot = @import("boot.zig");
 const document = @import("document.zig");
+const events = @import("events.zig");
 const json_text = @import("json_text.zig");
 const naming = @import("naming.zig");
 const refusals = @import("refusal.zig");
@@ -34,6 +35,12 @@ pub const Attempt = struct {
         var out: Io.Writer.Allocating = .init(arena);
         self.write(&out.writer, previousSequence(arena, store) +| 1, refusal) catch return;
         replace(store.io, store.root, file_name, out.written()) catch {};
+        events.record(store.io, store.root, .{
+            .kind = if (refusal == null) .install else .refused,
+            .model = self.model,
+            .version = self.version,
+            .reason = if (refusal) |it| it.reason() else null,
+        });
     }
 
     fn write(self: Attempt, out: *Io.Writer, sequence: u64, refusal: ?*const Refusal) Io.Writer.Error!void {

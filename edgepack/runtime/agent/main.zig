@@ -61,6 +61,7 @@ fn run(arena: std.mem.Allocator, io: Io, refusal: *Refusal, args: std.process.Ar
         .rollback => |name| try commands.rollback(arena, io, refusal, root, name, out),
         .status => try commands.status(arena, io, refusal, root, version, out),
         .capture => |what| try capture_commands.run(arena, io, refusal, root, what, out),
+        .events => try commands.listEvents(arena, io, refusal, root, out),
         .blobs => try commands.blobs(arena, io, refusal, root, out),
         .version => try out.print("{{\"agent\":\"{s}\",\"arch\":\"{t}\"}}\n", .{ version, @import("builtin").cpu.arch }),
     }
@@ -89,6 +90,7 @@ test {
     _ = @import("capture_reader.zig");
     _ = @import("commands.zig");
     _ = @import("disk.zig");
+    _ = @import("events.zig");
     _ = @import("golden.zig");
     _ = @import("install.zig");
     _ = @import("keys.zig");

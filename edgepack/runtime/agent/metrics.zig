@@ -81,6 +81,7 @@ pub const Version = struct {
     captures: std.EnumArray(CaptureOutcome, Counter) = .initFill(.init(0)),
     deaths: Counter = .init(0),
     restarts: Counter = .init(0),
+    fallbacks: Counter = .init(0),
     turned_away: std.EnumArray(TurnedAway, Counter) = .initFill(.init(0)),
     /// Requests that wait for their turn now.
     waiting: std.atomic.Value(u32) = .init(0),

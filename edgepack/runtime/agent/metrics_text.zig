@@ -25,6 +25,7 @@ pub fn write(out: *Writer, table: *metrics.Table, agent_version: []const u8) Wri
     try counter(out, table, "edgepack_worker_restarts_total", "Workers started again after a death.", "restarts");
     try counters(out, table, "edgepack_captures_total", "Requests that were to be captured.", "outcome", "captures");
     try push_state.state.writeMetrics(out);
+    try counter(out, table, "edgepack_fallbacks_total", "Times that the version before was put in place of this one, which failed.", "fallbacks");
     try workerMemory(out, table);
     try process(out);
 }

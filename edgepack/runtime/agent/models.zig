@@ -1,6 +1,7 @@
 //! All models that are served, by name: what is current, what was wrong, and the switch to another.
 
 const std = @import("std");
+const events = @import("events.zig");
 const log = @import("log.zig");
 const Mutex = @import("mutex.zig").Mutex;
 const naming = @import("naming.zig");
@@ -50,7 +51,10 @@ pub const Models = struct {
                 break :none null;
             };
             if (served == null and trouble.len == 0) continue; // nothing is installed under this name
-            if (trouble.len > 0) log.line("{s}: {s}", .{ name, trouble.reason() });
+            if (trouble.len > 0) {
+                log.line("{s}: {s}", .{ name, trouble.reason() });
+                events.record(store.io, store.root, .{ .kind = .failing, .model = name, .reason = trouble.reason() });
+            }
             self.replace(name, served, trouble);
         }
     }
@@ -99,7 +103,16 @@ pub const Models = struct {
         return served;
     }
 
-    fn replace(self: *Models, name: []const u8, served: ?*ServedModel, trouble: Refusal) void {
+    /// Whether this is what is served under its name. `loading` is held, so that it stays so.
+    pub fn serves(self: *Models, served: *const ServedModel) bool {
+        self.lock.lock();
+        defer self.lock.unlock();
+        const entry = self.find(served.info.name) orelse return false;
+        return entry.current == served;
+    }
+
+    /// `loading` is held, or nobody else is there yet.
+    pub fn replace(self: *Models, name: []const u8, served: ?*ServedModel, trouble: Refusal) void {
         self.lock.lock();
         const entry = self.find(name) orelse added: {
             std.debug.assert(self.len < self.entries.len and name.len <= 64); // states.names() and isName()

@@ -2,11 +2,13 @@
 //!
 //!     GET /metrics      Prometheus's text format
 //!     GET /v2/status    what `edgepack-agent status` prints
+//!     GET /v2/events    what `edgepack-agent events` prints
 
 const std = @import("std");
 const drift_text = @import("drift_text.zig");
 const endpoints = @import("endpoints.zig");
 const Exchange = endpoints.Exchange;
+const events = @import("events.zig");
 const metrics = @import("metrics.zig");
 const metrics_text = @import("metrics_text.zig");
 const Refusal = @import("refusal.zig").Refusal;
@@ -15,9 +17,11 @@ const Status = @import("status.zig").Status;
 pub const Path = union(enum) {
     metrics,
     status,
+    events,
 
     pub fn parse(path: []const u8) ?Path {
         if (std.mem.eql(u8, path, "/metrics")) return .metrics;
+        if (std.mem.eql(u8, path, "/v2/events")) return .events;
         return if (std.mem.eql(u8, path, "/v2/status")) .status else null;
     }
 };
@@ -38,6 +42,7 @@ pub fn answer(exchange: *Exchange, path: Path) Exchange.Error!bool {
             return endpoints.finish(&reply);
         },
         .status => return answerStatus(exchange),
+        .events => return answerEvents(exchange),
     }
 }
 
@@ -55,5 +60,18 @@ fn answerStatus(exchange: *Exchange) Exchange.Error!bool {
     };
     var reply = exchange.begin(.ok);
     try status.write(&reply.writer, models);
+    return endpoints.finish(&reply);
+}
+
+fn answerEvents(exchange: *Exchange) Exchange.Error!bool {
+    var arena: std.heap.ArenaAllocator = .init(std.heap.page_allocator);
+    defer arena.deinit();
+    const store = &exchange.api.models.store;
+    const lines = events.read(arena.allocator(), store.io, store.root) catch {
+        exchange.problem.because(.internal_server_error, "out of memory", .{}) catch {};
+        return exchange.failNow();
+    };
+    var reply = exchange.begin(.ok);
+    try events.render(&reply.writer, lines);
     return endpoints.finish(&reply);
 }

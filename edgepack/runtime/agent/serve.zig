@@ -16,6 +16,7 @@ const confine = @import("confine.zig");
 const Connection = @import("connection.zig").Connection;
 const detach = @import("detach.zig");
 const endpoints = @import("endpoints.zig");
+const events = @import("events.zig");
 const http = @import("http.zig");
 const log = @import("log.zig");
 const Models = @import("models.zig").Models;
@@ -84,6 +85,7 @@ fn serve(arena: std.mem.Allocator, refusal: *Refusal, store: *Store, settings: *
         .finished = try eventFd(refusal),
     };
     server.captures.start();
+    events.record(store.io, store.root, .{ .kind = .start, .version = server.api.agent_version });
     // Workers first: whoever can connect finds every model ready that can be.
     try server.models.loadAll(refusal);
     errdefer server.models.stopAll();
@@ -287,6 +289,7 @@ test {
     _ = @import("baseline.zig");
     _ = @import("drift.zig");
     _ = @import("endpoints.zig");
+    _ = @import("fallback.zig");
     _ = @import("http.zig");
     _ = @import("infer_request.zig");
     _ = @import("json_tokens.zig");

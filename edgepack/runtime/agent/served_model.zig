@@ -43,6 +43,10 @@ pub const ServedModel = struct {
     process: WorkerProcess,
     deaths: u32 = 0, // since the last run that succeeded
     retry_at: u64 = 0,
+    /// Goes up once: after so many deaths in a row it is given up, and somebody is to see to that.
+    given_up: std.atomic.Value(enum(u8) { no, untold, told }) = .init(.no),
+    /// Of the last of those deaths; written once, before `given_up` says so.
+    failure: Refusal = .{},
 
     /// Re-hashes what is about to run, starts it, and waits until it is ready.
     pub fn start(store: *const Store, settings: *const Settings, refusal: *Refusal, installed: Installed) refusals.Error!*ServedModel {
@@ -178,5 +182,14 @@ pub const ServedModel = struct {
         _ = self.counters.deaths.fetchAdd(1, .monotonic);
         self.retry_at = clock.milliseconds() + pause;
         log.line("{s} {s}: {s}", .{ self.info.name, self.info.version, refusal.reason() });
+        const bound = self.settings.failures.value;
+        if (bound == 0 or self.deaths < bound or self.given_up.load(.monotonic) != .no) return;
+        self.failure = refusal.*;
+        self.given_up.store(.untold, .release);
+    }
+
+    /// Why it was given up; to the first who asks.
+    pub fn takeFailure(self: *ServedModel) ?*const Refusal {
+        return if (self.given_up.cmpxchgStrong(.untold, .told, .acquire, .monotonic) == null) &self.failure else null;
     }
 };

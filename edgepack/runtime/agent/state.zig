@@ -35,6 +35,11 @@ pub const Installed = struct {
         return naming.Version.parse(self.version).?; // checked when it was read, and when it was made
     }
 
+    pub fn eql(self: Installed, other: Installed) bool {
+        for (self.digests.values, other.digests.values) |a, b| if (!std.mem.eql(u8, &a, &b)) return false;
+        return std.mem.eql(u8, self.version, other.version);
+    }
+
     pub fn sameManifest(self: Installed, other: Installed) bool {
         return std.mem.eql(u8, &self.digests.get(.manifest), &other.digests.get(.manifest));
     }

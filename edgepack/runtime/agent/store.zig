@@ -71,6 +71,17 @@ pub const Store = struct {
         try self.collect(arena);
     }
 
+    /// The same, where that is so already, until the file is closed; null where another changes the store.
+    /// What an interrupted one left stays for now.
+    pub fn tryLock(self: *Store) ?Io.File {
+        return self.root.createFile(self.io, "lock", .{
+            .lock = .exclusive,
+            .lock_nonblocking = true,
+            .truncate = false,
+            .permissions = .fromMode(0o644),
+        }) catch null;
+    }
+
     /// The target that this device was set up as.
     pub fn target(self: *Store, arena: Allocator) refusals.Error![]const u8 {
         const bytes = self.root.readFileAlloc(self.io, "config.json", arena, .limited(document.max_bytes)) catch |err|
