@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 
 from edgepack.artefacts import SignedPackage
-from edgepack.channels import ChannelOptions
+from edgepack.channels import ChannelOptions, capture_rules
+from edgepack.channels.capture_rules import CaptureRules, Threshold
 from edgepack.channels.ssh_session import open_session
-from edgepack.errors import ChannelError, DeviceError, EdgepackError, TrustError
+from edgepack.cli import capture_text
+from edgepack.errors import ChannelError, ConfigError, DeviceError, EdgepackError, TrustError
 from edgepack.package import attach_envelope, write_package
 from edgepack.trust import new_key, sign, verify
 from tests import package_samples
@@ -111,6 +113,29 @@ def test_rollback_of_what_is_not_there_is_a_device_error(device: LocalDevice) ->
 
     with pytest.raises(DeviceError):
         operations.rollback(device.url, "nothing", options=device.options)
+
+
+def test_rules_of_capture_are_set_and_followed_and_told(
+    device: LocalDevice, packages: Packages
+) -> None:
+    device.push(packages("1.0.0", seed=1))
+    url, options = device.url, device.options
+    rules = CaptureRules(every=2, below=Threshold("y", -1e9), max_bytes=1 << 20, max_age_s=3600)
+    answer = capture_rules.set_rules(url, "linear", rules, options=options)
+    assert answer == {"ok": True, "model": "linear", "serving": True}
+    for _ in range(3):
+        assert_serves(device, seed=1)
+    (told,) = capture_rules.status(url, options=options)
+    assert (told["model"], told["rules"], told["next"]) == ("linear", rules.to_dict(), 3)
+    wrong = CaptureRules(above=Threshold("z", 0))
+    with pytest.raises(ConfigError, match='no output "z"; the first is "y"'):
+        capture_rules.set_rules(url, "linear", wrong, options=options)
+    capture_rules.turn_off(url, "linear", options=options)
+    assert_serves(device, seed=1)
+    (told,) = capture_rules.status(url, "linear", options=options)
+    assert (told["rules"], told["count"], told["next"]) == ({"off": True}, 2, 3)
+    shown = capture_text.status([told])
+    assert re.search(r"linear +2 .* 0 +nothing is captured", shown), shown
 
 
 @pytest.mark.parametrize(("version", "seed"), [("1.0.9", 3), ("1.1.0", 3)])

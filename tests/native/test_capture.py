@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import random
 import re
 import resource
@@ -12,6 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.native import captured
+from edgepack.trust import PrivateKey
+from tests.conftest import unavailable
+from tests.native import captured, device_store
 from tests.native.captured import Record
 from tests.native.fake_device import (
     Device,
@@ -477,6 +481,81 @@ def test_a_file_that_may_not_grow_costs_captures_and_nothing_else(device: Device
         assert [record.number for record in written(device)] == [first, numbers[0], last]
     log = (device.root / "stderr").read_text()
     assert len(re.findall("captures are lost", log)) == 1
+
+
+@contextmanager
+def small_disk(place: Path, size: str) -> Iterator[None]:
+    mounted = ["mount", "-t", "tmpfs", "-o", f"size={size}", "edgepack", str(place)]
+    if subprocess.run(mounted, capture_output=True, check=False).returncode != 0:
+        unavailable("only root may mount a small file system")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.needs("mount", "umount")
+def test_captures_leave_room_on_the_disk_and_give_theirs_to_others(device: Device) -> None:
+    large = FakeModel(elements=65536)
+    device.install("large", {"1.0.0": large})
+    folder = device.root / "captures"
+    folder.mkdir()
+    with small_disk(folder, "12m"), device.serving():
+        body = request([1.0] * 65536, parameters=ASKED)
+
+        def ask() -> int | None:
+            status, answer = device.ask("POST", "/v2/models/large/infer", body)
+            assert status == 200
+            return told(answer)
+
+        numbers = [ask() for _ in range(12)]  # half a MiB each, where 4 MiB may be taken
+        found = [record.number for record in written(device, "large")]
+        assert found == numbers[-len(found) :]
+        assert 4 <= len(found) < 8
+        assert free_bytes(folder) >= 8 << 20
+        (folder / "other").write_bytes(b"x" * (4 << 20))
+        late = ask()
+        assert written(device, "large") == []
+        told_late = device.ask("GET", f"/v2/models/large/captures/{late}")[1]
+        assert told_late["state"] == "failed"
+        assert told_late["reason"] == "too little room is left on the disk"
+        assert device.ask("GET", "/v2/models/large/captures")[1]["dropped"] == 1
+        (folder / "other").unlink()
+        assert ask() in [record.number for record in written(device, "large")]
+
+
+def free_bytes(place: Path) -> int:
+    found = os.statvfs(place)
+    return found.f_bavail * found.f_bsize
+
+
+@pytest.mark.needs("mount", "umount")
+def test_an_installation_takes_the_room_of_captures_if_that_is_enough(
+    tmp_path: Path, agent: Path, worker: bytes, key: PrivateKey
+) -> None:
+    store = device_store.Device(root=tmp_path / "device", agent=agent)
+    store.root.mkdir()
+    with small_disk(store.root, "8m"):
+        store.set_up(key)
+        segments = [store.root / f"captures/{name}/{n:016x}.seg" for name in "ab" for n in (1, 2)]
+        for age, segment in enumerate(segments):
+            segment.parent.mkdir(parents=True, exist_ok=True)
+            segment.write_bytes(b"x" * (1 << 20))
+            os.utime(segment, (10**9 - age, 10**9 - age))
+
+        def install(version: str, size: int) -> device_store.Answer:
+            path = tmp_path / f"{version}.epk"
+            weights = "good" + "x" * size
+            device_store.write(path, key, version=version, worker=worker, weights=weights)
+            return store.run("install", path)
+
+        assert install("1.0.0", 10 << 20).refused == (10, "disk")
+        assert all(segment.exists() for segment in segments), "in vain"
+        assert install("1.0.0", 3 << 20).code == 0
+        # The older of those that no server can be writing to.
+        assert [segment.exists() for segment in segments] == [True, True, False, True]
+        assert install("1.0.1", 3 << 20).code == 0
+        assert sum(segment.exists() for segment in segments) < 3
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -388,3 +388,7 @@ pub const Captures = struct {
         node.free();
     }
 };
+
+test {
+    _ = @import("captures_test.zig");
+}

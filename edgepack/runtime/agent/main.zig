@@ -88,6 +88,7 @@ test {
     _ = @import("capture_segments.zig");
     _ = @import("capture_id.zig");
     _ = @import("capture_reader.zig");
+    _ = @import("captures.zig");
     _ = @import("commands.zig");
     _ = @import("disk.zig");
     _ = @import("events.zig");
