@@ -72,7 +72,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture
 def machine(request: pytest.FixtureRequest) -> fake_device.Machine:
     """What the agents and workers of the three fixtures below run on."""
-    machine: fake_device.Machine = request.param
+    machine: fake_device.Machine = getattr(request, "param", fake_device.host_machine())
     return machine
 
 

@@ -186,7 +186,7 @@ class Machine:
         if not path.exists():
             path.write_bytes(worker)
             path.chmod(0o555)
-        return f'#!/bin/sh\nexec {shutil.which(self.emulator)} {path} "$@"\n'.encode()
+        return f'#!/bin/sh\nexec env -i {shutil.which(self.emulator)} {path} "$@"\n'.encode()
 
 
 def host_machine() -> Machine:

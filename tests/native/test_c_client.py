@@ -16,6 +16,8 @@ from edgepack.targets import load_target
 from edgepack.toolchain import CLIENTS, build_c_client
 from tests.native.fake_device import Device
 
+pytestmark = pytest.mark.also_on("aarch64")
+
 SOURCES = CLIENTS / "c"
 APPLICATION = Path(__file__).parent / "data" / "c_client.c"
 ZIG = [sys.executable, "-m", "ziglang"]

@@ -4,9 +4,12 @@ import os
 import time
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.native.fake_device import Device, FakeModel, request
+
+pytestmark = pytest.mark.also_on("aarch64")
 
 INFER = "/v2/models/m/infer"
 M = (("model", "m"), ("version", "1.0.0"))
@@ -32,6 +35,7 @@ def scrape(device: Device) -> dict[tuple[str, tuple[tuple[str, str], ...]], floa
     return found
 
 
+@pytest.mark.also_on("armv7", "riscv64")
 def test_requests_and_errors_are_counted_by_model_and_kind(idle: Device) -> None:
     with idle.serving():
         for _ in range(3):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,14 @@ import pytest
 
 from edgepack.clients.python import edgepack_client
 from edgepack.clients.python.edgepack_client import AgentError, Client, Tensor
-from tests.native.fake_device import EVERY_OTHER_DTYPE, Device, FakeModel, wait_until
+from tests.native.fake_device import (
+    EVERY_OTHER_DTYPE,
+    Device,
+    FakeModel,
+    emulated_machine,
+    temporary_device,
+    wait_until,
+)
 from tests.native.fake_protocol_server import fake_server
 
 FILE = Path(edgepack_client.__file__)
@@ -34,15 +42,22 @@ def device(blank: Device) -> Device:
 
 @pytest.fixture
 def served(device: Device) -> Iterator[Device]:
+    with served_with_all_dtypes(device):
+        yield device
+
+
+@contextmanager
+def served_with_all_dtypes(device: Device) -> Iterator[None]:
     device.install("m", {"1.0.0": FakeModel(all_dtypes=True)})
     with device.serving():
-        yield device
+        yield
 
 
 WAYS = [
     "real-agent",
     "real-agent-as-if-it-had-json-only",
     "real-agent-with-shared-memory",
+    pytest.param("agent-on-aarch64", marks=pytest.mark.needs("qemu-aarch64-static")),
     "fake-with-binary-tensors",
     "fake-with-shared-memory",
 ]
@@ -64,6 +79,11 @@ def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
     if request.param.startswith("real-agent"):
         address = str(request.getfixturevalue("served").socket)
         yield make
+    elif request.param == "agent-on-aarch64":
+        machine = emulated_machine("aarch64")
+        with temporary_device(machine.agent(), machine) as device, served_with_all_dtypes(device):
+            address = str(device.socket)
+            yield make
     else:
         with fake_server(BINARY, *[SHARED] * shared) as server:
             address = server.address

@@ -26,6 +26,8 @@ from tests.native.fake_device import (
     wait_until,
 )
 
+pytestmark = pytest.mark.also_on("aarch64")
+
 INFER = "/v2/models/m/infer"
 DATATYPES = {"bool": "BOOL", "float16": "FP16", "float32": "FP32", "float64": "FP64"}
 
@@ -72,6 +74,7 @@ def test_health_and_metadata_are_as_the_protocol_has_them(served: Device) -> Non
     assert served.ask("POST", "/v2/repository/index", {}) == (200, index)
 
 
+@pytest.mark.also_on("armv7", "riscv64")
 def test_an_inference_is_answered_with_every_output(served: Device) -> None:
     x = np.array([0.1, 2, -1.5, 1e20], np.float32)
     status, answer = served.ask("POST", INFER, request(x.tolist(), id="ü1"))
@@ -87,6 +90,7 @@ def test_an_inference_is_answered_with_every_output(served: Device) -> None:
     assert "id" not in answer
 
 
+@pytest.mark.also_on("armv7", "riscv64")
 def test_tensors_of_every_dtype_come_back_bit_for_bit(device: Device) -> None:
     model = FakeModel(all_dtypes=True)
     device.install("m", {"1.0.0": model})
@@ -347,6 +351,7 @@ def test_a_client_that_sends_slowly_keeps_the_model_from_nobody(served: Device) 
         assert slow.recv(4096).startswith(b"HTTP/1.1 200 ")
 
 
+@pytest.mark.only_here("what qemu translates is in its own memory, which grows")
 def test_memory_does_not_grow_with_requests(served: Device) -> None:
     def resident() -> int:
         assert served.server is not None
@@ -375,11 +380,13 @@ def test_a_worker_killed_between_requests_is_not_noticed(served: Device) -> None
         os.kill(worker, signal.SIGKILL)
         wait_until(lambda pid=worker: state_of(pid) in "ZX")  # type: ignore[misc]
         status, answer = connection.ask("POST", INFER, request([1, 1, 1, 1]))
-        assert (status, values(answer)["calls"]) == (200, [1, 1])  # a new process counts from one
+        assert status == 200, answer
+        assert values(answer)["calls"] == [1, 1]  # a new process counts from one
     assert len(served.workers()) == 1
     connection.close()
 
 
+@pytest.mark.also_on("armv7", "riscv64")
 def test_a_worker_that_dies_in_a_request_is_told_and_started_again(served: Device) -> None:
     status, answer = served.ask("POST", INFER, request([-1002, 0, 0, 0]))
     assert status == 500
@@ -487,6 +494,7 @@ def flip(content: bytes) -> bytes:
     return content[:-1] + bytes([content[-1] ^ 1])
 
 
+@pytest.mark.only_here("qemu takes everything for a program of this machine")
 def test_what_is_no_worker_is_refused_with_the_reason(served: Device) -> None:
     class Wrong(FakeModel):
         program = b""
@@ -576,7 +584,7 @@ def test_a_socket_that_nobody_listens_on_is_replaced_and_one_in_use_is_not(serve
     assert second.returncode == 10
     assert "another server serves this store" in second.stderr
     elsewhere = [
-        *served.command()[:2],
+        *served.command()[:-1],
         str(served.root / "b"),
         "serve",
         "--socket",

@@ -10,6 +10,8 @@ import pytest
 
 from tests.native.fake_device import Device, FakeModel, UnixConnection, request, values
 
+pytestmark = pytest.mark.also_on("aarch64")
+
 INFER = "/v2/models/m/infer"
 LENGTH = "Inference-Header-Content-Length"
 ALL_BINARY = {"binary_data_output": True}
@@ -47,6 +49,7 @@ def post(
     return answer.status, json.loads(received[:length]), received[length:]
 
 
+@pytest.mark.also_on("armv7", "riscv64")
 def test_binary_inputs_and_outputs_pass_unchanged(served: Device) -> None:
     x = np.array([[0.1, 2], [-1.5, 1e20]], np.float32)
     body = {"inputs": [binary_input("x", "FP32", x)], "parameters": ALL_BINARY, "id": "7"}

@@ -9,6 +9,8 @@ import pytest
 
 from tests.native.fake_device import Device, FakeModel, request, run_in_progress, wait_until
 
+pytestmark = pytest.mark.also_on("aarch64")
+
 INFER = "/v2/models/m/infer"
 INDEX = "/v2/repository/index"
 LOAD = "/v2/repository/models/m/load"
@@ -23,6 +25,7 @@ def served(idle: Device) -> Iterator[Device]:
         yield idle
 
 
+@pytest.mark.also_on("armv7", "riscv64")
 def test_an_unloaded_model_is_gone_until_it_is_loaded_again(served: Device) -> None:
     assert len(served.workers()) == 2
     for _ in range(2):  # the second time there is nothing left to do

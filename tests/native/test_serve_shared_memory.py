@@ -20,6 +20,8 @@ from tritonclient.utils import InferenceServerException
 from tests.conftest import unavailable
 from tests.native.fake_device import Device, request, values, wait_until
 
+pytestmark = pytest.mark.also_on("aarch64")
+
 INFER = "/v2/models/m/infer"
 SHARED = "/v2/systemsharedmemory"
 X = np.array([[1, 2], [3, 4.5]], np.float32)
@@ -64,6 +66,7 @@ def write(memory: Path, offset: int, array: np.ndarray) -> None:
         file.write(array.tobytes())
 
 
+@pytest.mark.also_on("armv7", "riscv64")
 def test_tensors_are_taken_from_and_put_into_shared_memory(served: Device, memory: Path) -> None:
     write(memory, 1000 + 64, X)
     assert register(served, "r", memory, offset=1000, byte_size=3000) == (200, {})

@@ -16,6 +16,8 @@ import pytest
 from tests.conftest import unavailable
 from tests.native.fake_device import Device, request, run_in_progress, values
 
+pytestmark = pytest.mark.also_on("aarch64")
+
 INFER = "/v2/models/m/infer"
 
 
@@ -38,6 +40,7 @@ def status_of(device: Device, *headers: tuple[str, str], method: str = "GET") ->
     return answer.status, text
 
 
+@pytest.mark.also_on("armv7", "riscv64")
 def test_requests_are_answered_on_both_sockets(served: Device) -> None:
     assert served.tcp_address.startswith("127.0.0.1:")
     connection = http.client.HTTPConnection(served.tcp_address, timeout=30)

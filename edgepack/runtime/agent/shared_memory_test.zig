@@ -34,79 +34,82 @@ const File = struct {
     }
 };
 
+/// No regions yet, and a file that this user may register.
+const Registry = struct {
+    file: File = undefined,
+    regions: Regions = .{},
+    problem: Problem = .{},
+};
+
+fn me() linux.uid_t {
+    return linux.getuid();
+}
+
 test "a region is read and written where it lies, and not when its file has shrunk" {
-    var file: File = undefined;
-    try file.create(4096);
-    defer file.remove();
-    const me = linux.getuid();
-    var problem: Problem = .{};
-    var regions: Regions = .{};
-    try regions.register(me, .{ .name = "r", .key = file.key(), .offset = 1000, .bytes = 3000 }, &problem);
-    const region = try regions.acquire(me, "r", &problem);
-    try region.write(10, "hello", &problem);
+    var at: Registry = .{};
+    try at.file.create(4096);
+    defer at.file.remove();
+    try at.regions.register(me(), .{ .name = "r", .key = at.file.key(), .offset = 1000, .bytes = 3000 }, &at.problem);
+    const region = try at.regions.acquire(me(), "r", &at.problem);
+    try region.write(10, "hello", &at.problem);
     var bytes: [5]u8 = undefined;
-    try testing.expectEqual(5, linux.pread(file.fd, &bytes, 5, 1010));
+    try testing.expectEqual(5, linux.pread(at.file.fd, &bytes, 5, 1010));
     try testing.expectEqualStrings("hello", &bytes);
-    try region.read(11, bytes[0..4], &problem);
+    try region.read(11, bytes[0..4], &at.problem);
     try testing.expectEqualStrings("ello", bytes[0..4]);
 
     // The last bytes, and one too many.
-    try region.write(2995, "12345", &problem);
+    try region.write(2995, "12345", &at.problem);
     for ([_]u64{ 2996, 3000, 1 << 60 }) |offset| {
-        try testing.expectError(error.Problem, region.read(offset, &bytes, &problem));
-        try testing.expectError(error.Problem, region.write(offset, &bytes, &problem));
+        try testing.expectError(error.Problem, region.read(offset, &bytes, &at.problem));
+        try testing.expectError(error.Problem, region.write(offset, &bytes, &at.problem));
     }
-    try file.resize(1012);
-    try testing.expectError(error.Problem, region.read(10, &bytes, &problem));
-    try testing.expectEqualStrings("region r is shorter than when it was registered", problem.reason());
-    try testing.expectError(error.Problem, region.write(10, "hello", &problem));
-    try testing.expectEqual(2, linux.pread(file.fd, &bytes, 5, 1010)); // not made longer again
+    try at.file.resize(1012);
+    try testing.expectError(error.Problem, region.read(10, &bytes, &at.problem));
+    try testing.expectEqualStrings("region r is shorter than when it was registered", at.problem.reason());
+    try testing.expectError(error.Problem, region.write(10, "hello", &at.problem));
+    try testing.expectEqual(2, linux.pread(at.file.fd, &bytes, 5, 1010)); // not made longer again
 
     // Unregistered, it is gone for the next request and still there for this one.
-    regions.unregister(me, null);
-    try testing.expectError(error.Problem, regions.acquire(me, "r", &problem));
-    try file.resize(4096);
-    try region.write(0, "x", &problem);
-    regions.release(region);
-    for (&regions.slots) |slot| try testing.expectEqual(null, slot);
+    at.regions.unregister(me(), null);
+    try testing.expectError(error.Problem, at.regions.acquire(me(), "r", &at.problem));
+    try at.file.resize(4096);
+    try region.write(0, "x", &at.problem);
+    at.regions.release(region);
+    for (&at.regions.slots) |slot| try testing.expectEqual(null, slot);
 }
 
 test "names belong to their user, and both they and their number are bounded" {
-    var file: File = undefined;
-    try file.create(4096);
-    defer file.remove();
-    const me = linux.getuid();
-    var problem: Problem = .{};
-    var regions: Regions = .{};
-    const wish: Regions.Wish = .{ .name = "r", .key = file.key(), .offset = 0, .bytes = 4096 };
-    try regions.register(me, wish, &problem);
-    try testing.expectError(error.Problem, regions.register(me, wish, &problem));
-    try testing.expectEqualStrings("region r is registered already", problem.reason());
+    var at: Registry = .{};
+    try at.file.create(4096);
+    defer at.file.remove();
+    const wish: Regions.Wish = .{ .name = "r", .key = at.file.key(), .offset = 0, .bytes = 4096 };
+    try at.regions.register(me(), wish, &at.problem);
+    try testing.expectError(error.Problem, at.regions.register(me(), wish, &at.problem));
+    try testing.expectEqualStrings("region r is registered already", at.problem.reason());
     // Another user neither sees the region, nor takes it away, nor gets at the file.
-    try testing.expectError(error.Problem, regions.acquire(me + 1, "r", &problem));
-    regions.unregister(me + 1, null);
-    try testing.expectError(error.Problem, regions.register(me + 1, wish, &problem));
-    try testing.expectEqual(.forbidden, problem.status);
+    try testing.expectError(error.Problem, at.regions.acquire(me() + 1, "r", &at.problem));
+    at.regions.unregister(me() + 1, null);
+    try testing.expectError(error.Problem, at.regions.register(me() + 1, wish, &at.problem));
+    try testing.expectEqual(.forbidden, at.problem.status);
     var count: usize = 1;
     var name: [4]u8 = undefined;
     while (count < 100) : (count += 1) {
-        const more: Regions.Wish = .{ .name = try std.fmt.bufPrint(&name, "r{d}", .{count}), .key = file.key(), .offset = 0, .bytes = 1 };
-        regions.register(me, more, &problem) catch break;
+        const more: Regions.Wish = .{ .name = try std.fmt.bufPrint(&name, "r{d}", .{count}), .key = at.file.key(), .offset = 0, .bytes = 1 };
+        at.regions.register(me(), more, &at.problem) catch break;
     }
     try testing.expectEqual(16, count);
-    regions.unregister(me, "r");
-    try testing.expectError(error.Problem, regions.acquire(me, "r", &problem));
-    try regions.register(me, wish, &problem);
-    regions.unregister(me, null);
+    at.regions.unregister(me(), "r");
+    try testing.expectError(error.Problem, at.regions.acquire(me(), "r", &at.problem));
+    try at.regions.register(me(), wish, &at.problem);
+    at.regions.unregister(me(), null);
 }
 
 test "what is no shared memory of that size is refused" {
-    var file: File = undefined;
-    try file.create(100);
-    defer file.remove();
-    const key = file.key();
-    var problem: Problem = .{};
-    var regions: Regions = .{};
+    var at: Registry = .{};
+    try at.file.create(100);
+    defer at.file.remove();
+    const key = at.file.key();
     for ([_]Regions.Wish{
         .{ .name = "", .key = key, .offset = 0, .bytes = 1 },         .{ .name = "a/b", .key = key, .offset = 0, .bytes = 1 },
         .{ .name = "r", .key = key, .offset = 0, .bytes = 0 },        .{ .name = "r", .key = key, .offset = 0, .bytes = 101 },
@@ -117,7 +120,7 @@ test "what is no shared memory of that size is refused" {
         .{ .name = "r", .key = "/x\x00y", .offset = 0, .bytes = 1 },  .{ .name = "r", .key = "/" ++ &@as([128]u8, @splat('k')), .offset = 0, .bytes = 1 },
         .{ .name = "r", .key = "/no-such", .offset = 0, .bytes = 1 },
     }) |wish| {
-        try testing.expectError(error.Problem, regions.register(linux.getuid(), wish, &problem));
+        try testing.expectError(error.Problem, at.regions.register(me(), wish, &at.problem));
     }
-    for (&regions.slots) |slot| try testing.expectEqual(null, slot);
+    for (&at.regions.slots) |slot| try testing.expectEqual(null, slot);
 }
