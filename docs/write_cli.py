@@ -26,6 +26,7 @@ COMMANDS = (
     ("device", "capture", "set"),
     ("device", "capture", "off"),
     ("device", "capture", "status"),
+    ("device", "capture", "pull"),
     ("keys", "new"),
     ("keys", "show"),
 )

@@ -355,3 +355,22 @@ class PushResult:
     sent_bytes: int
     skipped_blobs: int
     detail: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CapturedModel:
+    """Captures of one model that a device holds: numbers of the first and the last, and their size."""
+
+    name: str
+    first: int
+    last: int
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceCaptures:
+    """All captures that a device holds."""
+
+    device: str
+    """An id that the device gave itself when it was first asked."""
+    models: tuple[CapturedModel, ...]

@@ -5,12 +5,14 @@ The agent's exit codes are those of errors.py; ``check`` names the check that fa
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from edgepack.channels.ssh_session import Completed, Session
+from edgepack.channels.ssh_session import Completed, RemoteOutput, Session
 from edgepack.errors import (
     ChannelError,
     ConfigError,
@@ -194,14 +196,14 @@ class Agent:
         try:
             return DeviceStatus.from_dict(answer)
         except (LookupError, TypeError, ValueError) as error:
-            raise self._not_understood("status") from error
+            raise self.not_understood("status") from error
 
     def blobs(self) -> frozenset[str]:
         """Hex digests of the blobs in its store."""
         try:
             return frozenset(map(str, self.call("blobs")["blobs"]))
         except (LookupError, TypeError) as error:
-            raise self._not_understood("blobs") from error
+            raise self.not_understood("blobs") from error
 
     def call(self, *arguments: str, timeout: float | None = None) -> dict[str, Any]:
         """Run a command of the agent and return its answer; its refusals are raised."""
@@ -210,11 +212,18 @@ class Agent:
         answer = _last_object(done.stdout)
         if done.status == 0 and answer is not None and answer.get("ok", True) is True:
             return answer
-        raise self._refusal(arguments[0], done, answer)
+        raise self.refusal(arguments[0], done, answer)
 
-    def _refusal(
+    @contextlib.contextmanager
+    def stream(self, *arguments: str) -> Iterator[RemoteOutput]:
+        """Run a command of the agent whose answer is no JSON, and give what it prints."""
+        with self.session.stream([self.binary, "--root", self.root, *arguments]) as output:
+            yield output
+
+    def refusal(
         self, command: str, done: Completed, answer: dict[str, Any] | None
     ) -> EdgepackError:
+        """What a command that failed is told as."""
         if done.status in _NOT_THERE:
             return DeviceError(
                 f"{self.session.name}: no agent is at {self.binary} ({done.last_words()})",
@@ -222,7 +231,7 @@ class Agent:
                 check="agent",
             )
         if answer is None or "reason" not in answer:
-            return self._not_understood(command, done)
+            return self.not_understood(command, done)
         check, reason = str(answer.get("check", "")), str(answer["reason"])
         message = f"{self.session.name} refused ({check}): {reason}"
         match done.status:
@@ -237,7 +246,8 @@ class Agent:
             case _:
                 return DeviceError(message, check=check)
 
-    def _not_understood(self, command: str, done: Completed | None = None) -> DeviceError:
+    def not_understood(self, command: str, done: Completed | None = None) -> DeviceError:
+        """The error for an answer of another kind of agent."""
         words = f": {done.last_words()}" if done else ""
         return DeviceError(
             f"{self.session.name}: the agent's answer to {command!r} is not understood{words}",

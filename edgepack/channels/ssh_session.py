@@ -89,6 +89,22 @@ class Session:
                 channel.shutdown_write()
                 return self._finish(channel, timeout or self._timeout)
 
+    @contextlib.contextmanager
+    def stream(self, command: Sequence[str]) -> Iterator[RemoteOutput]:
+        """Run a command whose output is read while it runs, however much it is; it ends with the block.
+
+        Raises ChannelError where the connection is lost; a silence longer than the session's timeout
+        is such a loss.
+        """
+        text = shlex.join(command)
+        with self._lost(f"while it ran {command[0]!r}"):
+            channel = self._transport.open_session(timeout=self._timeout)
+        with contextlib.closing(channel):
+            with self._lost(f"while it ran {command[0]!r}"):
+                channel.exec_command(text)
+                channel.shutdown_write()
+            yield RemoteOutput(self, channel)
+
     def upload(
         self, source: BinaryIO, size: int, path: str, progress: Progress | None = None
     ) -> None:
@@ -188,6 +204,25 @@ class Session:
             raise ChannelError(
                 f"{self.name}: the connection was lost {when}", "Try again"
             ) from error
+
+
+class RemoteOutput:
+    """What a command that runs on the device writes to its standard output."""
+
+    def __init__(self, session: Session, channel: Channel) -> None:
+        self._session = session
+        self._channel = channel
+
+    def read(self, size: int) -> bytes:
+        """Up to ``size`` bytes, as soon as there are some; none once the command has closed it."""
+        with self._session._lost("while it was read from"):
+            self._channel.settimeout(self._session._timeout)
+            return self._channel.recv(size)
+
+    def finish(self) -> Completed:
+        """How the command ended, once all was read."""
+        with self._session._lost("while it was read from"):
+            return self._session._finish(self._channel, self._session._timeout)
 
 
 def _read(channel: Channel, receive: Callable[[int], bytes], deadline: float) -> bytes:

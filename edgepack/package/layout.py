@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgepack.atomic import replacing
 from edgepack.package import oci
-from edgepack.package.atomic import replacing
 from edgepack.package.oci import Descriptor, ImageIndex, ImageManifest
 from edgepack.package.tar import CHUNK, TarWriter
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from edgepack import canonical
 from edgepack.artefacts import GoldenVectors, Package, PackagedTarget
+from edgepack.atomic import replacing
 from edgepack.canonical import MalformedError
 from edgepack.errors import PackageError
 from edgepack.naming import is_name, parse_version
 from edgepack.package import golden, layout, metadata, oci
 from edgepack.package.archive import Archive, BlobReader
-from edgepack.package.atomic import replacing
 from edgepack.package.oci import Descriptor, ImageIndex, ImageManifest
 
 

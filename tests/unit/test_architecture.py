@@ -20,6 +20,7 @@ STAGES = {
     "package",
     "trust",
     "channels",
+    "captures",
 }
 """Each is a step from one artefact to the next, and knows nothing of the others."""
 
@@ -35,6 +36,7 @@ HEAVY = {
     "onnxruntime",
     "onnxsim",
     "paramiko",
+    "pyarrow",
     "tensorflow",
     "torch",
     "tvm",

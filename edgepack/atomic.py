@@ -9,15 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from edgepack.errors import PackageError
+from edgepack.errors import EdgepackError, PackageError
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, *, error_class: type[EdgepackError] = PackageError) -> Iterator[BinaryIO]:
     """Give a file to write; it becomes ``path`` when the block ends, or vanishes if it raises.
 
-    Raises:
-        PackageError: The system cannot create, write or rename it.
+    Raises ``error_class`` where the system cannot create, write or rename it.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
@@ -28,7 +27,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise PackageError(f"cannot write {path}: {error.strerror or error}") from error
+        raise error_class(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
