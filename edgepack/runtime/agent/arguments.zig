@@ -20,9 +20,12 @@ pub const usage =
     \\  status                             what is installed, and whether it is served
     \\  capture set NAME RULES | off NAME | status [NAME]
     \\                                     keep inputs and outputs of chosen requests
+    \\  capture list                       of which models there are any
+    \\  capture read NAME [--after NUMBER] [--max-bytes N]
+    \\                                     write them out, oldest first
     \\  blobs                              digests of the contents that need not be sent again
     \\  version
-    \\Every command but serve prints one JSON object.
+    \\Every command but serve and capture read prints one JSON object.
     \\
 ;
 
@@ -69,7 +72,7 @@ fn parseCommand(refusal: *Refusal, name: []const u8, words: []const []const u8) 
         .install => .{ 1, 1 },
         .pull => .{ 1, 257 },
         .rollback => .{ 0, 1 },
-        .capture => .{ 1, 4 },
+        .capture => .{ 1, 6 },
         .status, .blobs, .version => .{ 0, 0 },
     };
     if (words.len < limits[0]) return refusal.because(.usage, "{s} needs an argument", .{name});

@@ -1,8 +1,8 @@
-//! `edgepack-agent capture set NAME RULES | off NAME | status [NAME]`.
+//! `edgepack-agent capture set NAME RULES | off NAME | status [NAME] | list | read NAME`.
 //!
 //! set and off print {"ok":true,"model":NAME,"serving":BOOL}: whether a server follows the rules already.
 //! status prints one model's object (capture_report.zig), or {"models":[those]} of all that are installed
-//! or have captures.
+//! or have captures. list and read are in capture_output.zig.
 
 const std = @import("std");
 const Io = std.Io;
@@ -16,6 +16,7 @@ const notify = @import("notify.zig");
 const refusals = @import("refusal.zig");
 const Refusal = refusals.Refusal;
 const replace = @import("replace.zig").replace;
+const output = @import("capture_output.zig");
 const report = @import("capture_report.zig");
 const Store = @import("store.zig").Store;
 
@@ -26,14 +27,18 @@ pub const Command = union(enum) {
     set: struct { name: []const u8, rules: []const u8 },
     off: []const u8,
     status: ?[]const u8,
+    list,
+    read: output.Wanted,
 
     pub fn parse(refusal: *Refusal, words: []const []const u8) error{Refused}!Command {
         const verb = std.meta.stringToEnum(std.meta.Tag(Command), words[0]) orelse
-            return refusal.because(.usage, "capture takes set, off and status, not {s}", .{words[0]});
+            return refusal.because(.usage, "capture takes set, off, status, list and read, not {s}", .{words[0]});
         const count: [2]usize = switch (verb) {
             .set => .{ 3, 3 },
             .off => .{ 2, 2 },
             .status => .{ 1, 2 },
+            .list => .{ 1, 1 },
+            .read => .{ 2, 6 },
         };
         if (words.len < count[0]) return refusal.because(.usage, "capture {t} needs {s}", .{ verb, if (verb == .set) "a model and its rules" else "a model" });
         if (words.len > count[1]) return refusal.because(.usage, "capture {t}: too many arguments", .{verb});
@@ -42,6 +47,8 @@ pub const Command = union(enum) {
             .set => .{ .set = .{ .name = words[1], .rules = words[2] } },
             .off => .{ .off = words[1] },
             .status => .{ .status = if (words.len > 1) words[1] else null },
+            .list => .list,
+            .read => .{ .read = try .parse(refusal, words[1..]) },
         };
     }
 };
@@ -52,6 +59,8 @@ pub fn run(arena: Allocator, io: Io, refusal: *Refusal, root: []const u8, comman
         .set => |it| try set(arena, &store, it.name, it.rules, out),
         .off => |name| try set(arena, &store, name, "{\"off\":true}", out),
         .status => |name| try status(arena, &store, name, out),
+        .list => try output.list(arena, io, refusal, root, out),
+        .read => |wanted| try output.read(io, refusal, root, wanted, out),
     }
 }
 
@@ -128,7 +137,7 @@ fn foldersBeside(arena: Allocator, store: *Store, installed: []const []const u8)
     defer captures.close(store.io);
     var entries = captures.iterate();
     while (entries.next(store.io) catch null) |entry| {
-        if (!naming.isName(entry.name)) continue;
+        if (entry.kind == .file or !naming.isName(entry.name)) continue;
         for (installed) |name| {
             if (std.mem.eql(u8, name, entry.name)) break;
         } else try found.append(arena, try arena.dupe(u8, entry.name));
@@ -154,7 +163,12 @@ test "capture takes its own arguments only" {
     try testing.expectEqualStrings("m", (try Command.parse(&refusal, &.{ "off", "m" })).off);
     try testing.expectEqual(null, (try Command.parse(&refusal, &.{"status"})).status);
     try testing.expectEqualStrings("m", (try Command.parse(&refusal, &.{ "status", "m" })).status.?);
+    try testing.expectEqual(.list, std.meta.activeTag(try Command.parse(&refusal, &.{"list"})));
+    const wanted = (try Command.parse(&refusal, &.{ "read", "m", "--max-bytes", "9", "--after", "18446744073709551615" })).read;
+    try testing.expectEqual(.{ std.math.maxInt(u64), 9 }, .{ wanted.after, wanted.max_bytes });
     for ([_][]const []const u8{
-        &.{"on"}, &.{"set"}, &.{ "set", "m" }, &.{ "set", "../m", "{}" }, &.{ "set", "m", "{}", "x" }, &.{"off"}, &.{ "off", "M" }, &.{ "status", "m", "n" },
+        &.{"read"},       &.{ "read", "--after" },  &.{ "read", "m", "--after" }, &.{ "read", "m", "--after", "-1" }, &.{ "read", "m", "--x", "1" }, &.{ "list", "m" },
+        &.{"on"},         &.{"set"},                &.{ "set", "m" },             &.{ "set", "../m", "{}" },          &.{ "set", "m", "{}", "x" },   &.{"off"},
+        &.{ "off", "M" }, &.{ "status", "m", "n" },
     }) |words| try testing.expectError(error.Refused, Command.parse(&refusal, words));
 }

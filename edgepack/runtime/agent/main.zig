@@ -85,6 +85,8 @@ test {
     _ = @import("capture_format.zig");
     _ = @import("capture_rules.zig");
     _ = @import("capture_segments.zig");
+    _ = @import("capture_id.zig");
+    _ = @import("capture_reader.zig");
     _ = @import("commands.zig");
     _ = @import("disk.zig");
     _ = @import("golden.zig");
