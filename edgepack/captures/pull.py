@@ -18,8 +18,17 @@ BATCH_BYTES = 16 << 20
 BATCH_RECORDS = 4096
 """What a file holds; what a pull that is killed has to bring once more."""
 
-Read = Callable[[int], bytes]
 Report = Callable[[str], None]
+
+
+class SourceStream(Protocol):
+    """Records of a model as they come from a device."""
+
+    gone: list[tuple[int, int]]
+    """Numbers, first and last, that went from the device before they could come; known at the end."""
+
+    def read(self, size: int) -> bytes:
+        """Up to ``size`` bytes; none at the true end only: ChannelError where the connection is lost."""
 
 
 class CaptureSource(Protocol):
@@ -32,11 +41,8 @@ class CaptureSource(Protocol):
     def listing(self) -> DeviceCaptures:
         """Which device it is, and of which models it has captures."""
 
-    def open(self, model: str, after: int) -> AbstractContextManager[Read]:
-        """Give what reads the records of a model beyond a number, as a device streams them.
-
-        Reading raises ChannelError where the connection is lost, so that b"" is the true end.
-        """
+    def open(self, model: str, after: int) -> AbstractContextManager[SourceStream]:
+        """Give what streams the records of a model beyond a number."""
 
 
 @dataclass(kw_only=True)
@@ -50,7 +56,7 @@ class PulledModel:
     first: int | None = None
     last: int | None = None
     gaps: list[tuple[int, int]] = field(default_factory=list)
-    """Numbers, first and last, that the device has no more and that were never pulled."""
+    """Numbers, first and last, that went from the device before they were pulled, or never were used."""
     damaged: int = 0
     """Records that came, but not as they were written."""
     files: list[str] = field(default_factory=list)
@@ -99,7 +105,10 @@ def pull(
     with open_dataset(folder, listing.device) as dataset:
         pulled = []
         for model in chosen:
-            report(f"pulling {model.name} after {dataset.pulled(model.name)}")
+            after = dataset.pulled(model.name)
+            report(f"pulling {model.name} behind number {after}")
+            if model.first > after + 1:
+                report(f"numbers {after + 1} to {model.first - 1} of {model.name} are gone already")
             pulled.append(_pull_model(source, dataset, model, FORMATS[form]))
     return PullResult(device=listing.device, folder=folder, models=tuple(pulled))
 
@@ -135,23 +144,17 @@ def _pull_model(
             "The device lost its captures and counts anew: pull into a new folder (--out DIR)",
             check="captures",
         )
-    with source.open(model.name, after) as read:
-        stream = RecordStream(read, after=after, model=model.name, skip_noise=True)
-        for batch in _batches(_noting_gaps(stream, done, after)):
+    with source.open(model.name, after) as coming:
+        stream = RecordStream(coming.read, after=after, model=model.name, skip_noise=True)
+        for batch in _batches(iter(stream)):
             done.records += len(batch)
             done.first = done.first or batch[0].number
             done.last = batch[-1].number
             done.files += map(str, dataset.add(model.name, batch, form))
-    done.bytes, done.damaged = stream.total_bytes, stream.damaged
+        if stream.torn:
+            raise ChannelError(f"{source.name}: what came of {model.name} ends within a record")
+    done.bytes, done.damaged, done.gaps = stream.total_bytes, stream.damaged, coming.gone
     return done
-
-
-def _noting_gaps(stream: RecordStream, done: PulledModel, after: int) -> Iterator[CaptureRecord]:
-    for record in stream:
-        if record.number > after + 1:
-            done.gaps.append((after + 1, record.number - 1))
-        after = record.number
-        yield record
 
 
 def _batches(records: Iterator[CaptureRecord]) -> Iterator[list[CaptureRecord]]:

@@ -87,8 +87,8 @@ class RecordStream:
 
     def __iter__(self) -> Iterator[CaptureRecord]:
         last = self.after
-        if self.skip_noise:
-            self._find_first()
+        if self.skip_noise and not self._find_first():
+            return
         while head := self._head():
             json_bytes, body_bytes, number, crc = head
             description, body = self._exactly(json_bytes), self._exactly(body_bytes)
@@ -121,21 +121,22 @@ class RecordStream:
             found += chunk
         return bytes(found)
 
-    def _find_first(self) -> None:
-        """Leave the stream at the first head, or at its end."""
+    def _find_first(self) -> bool:
+        """Leave the stream at the first head; False where there is none."""
         seen = b""
         while len(seen) < _MAX_NOISE:
             at = seen.find(MAGIC)
-            while at >= 0:
+            while 0 <= at < _MAX_NOISE:
                 while len(seen) < at + HEAD.size and (chunk := self.read(_CHUNK)):
                     seen += chunk
                 if decode_head(seen[at : at + HEAD.size]):
                     self._ahead = seen[at:]
-                    return
+                    return True
                 at = seen.find(MAGIC, at + 1)
             if not (chunk := self.read(_CHUNK)):
                 break
             seen += chunk
+        return False
 
 
 def decode_head(data: bytes) -> tuple[int, int, int, int] | None:

@@ -7,15 +7,18 @@ tells the end of them from a cut.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from edgepack.artefacts import CapturedModel, DeviceCaptures
 from edgepack.channels.agent import Agent
 from edgepack.channels.channel import ChannelOptions
-from edgepack.channels.ssh_session import open_session
+from edgepack.channels.ssh_session import RemoteOutput, open_session
 from edgepack.errors import DeviceError
 from edgepack.naming import is_name
+
+_GONE = re.compile(r"^gone (\d{1,20}) (\d{1,20})$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class AgentCaptures:
                 )
                 for entry in answer["models"]
             )
-            device = str(answer["device"])
+            device = str(answer["device"] or "none-yet")
         except (LookupError, TypeError, ValueError) as error:
             raise self.agent.not_understood("captures") from error
         if not is_name(device) or not all(is_name(model.name) for model in models):
@@ -50,23 +53,35 @@ class AgentCaptures:
         return DeviceCaptures(device=device, models=models)
 
     @contextlib.contextmanager
-    def open(self, model: str, after: int) -> Iterator[Callable[[int], bytes]]:
-        """Give what reads the records of ``model`` beyond a number.
-
-        Reading raises ChannelError where the connection is lost, and DeviceError where the agent fails.
-        """
+    def open(self, model: str, after: int) -> Iterator[AgentStream]:
+        """Give what streams the records of ``model`` beyond a number."""
         with self.agent.stream("captures", model, "--after", str(after)) as output:
+            yield AgentStream(output, f"{self.name}: cannot read the captures of {model}")
 
-            def read(size: int) -> bytes:
-                data = output.read(size)
-                if not data:
-                    done = output.finish()
-                    if done.status != 0:
-                        words = f"cannot read the captures of {model}: {done.last_words()}"
-                        raise DeviceError(f"{self.name}: {words}", check="captures")
-                return data
 
-            yield read
+@dataclass
+class AgentStream:
+    """Records as the agent writes them out."""
+
+    output: RemoteOutput
+    failure: str
+    gone: list[tuple[int, int]] = field(default_factory=list)
+    """Numbers, first and last, that went from the device before they could come; known at the end."""
+    _ended: bool = False
+
+    def read(self, size: int) -> bytes:
+        """Up to ``size`` bytes; none at the end only, which the agent has confirmed.
+
+        Raises ChannelError where the connection is lost, DeviceError where the agent fails.
+        """
+        data = b"" if self._ended else self.output.read(size)
+        if not data and not self._ended:
+            done = self.output.finish()
+            if done.status != 0:
+                raise DeviceError(f"{self.failure}: {done.last_words()}", check="captures")
+            self.gone = [(int(a), int(b)) for a, b in _GONE.findall(done.stderr)]
+            self._ended = True
+        return data
 
 
 @contextlib.contextmanager

@@ -52,7 +52,8 @@ def pull(
 def _missing(model: Mapping[str, Any]) -> str:
     spans = [f"{gap['first']} to {gap['last']}" for gap in model["gaps"]]
     more = f" and {len(spans) - 4} more" if len(spans) > 4 else ""
-    return f"{model['name']}: the device no longer has numbers {', '.join(spans[:4])}{more}"
+    numbers = ", ".join(spans[:4]) + more
+    return f"{model['name']}: numbers {numbers} went from the device before they were pulled"
 
 
 def pulled(result: Mapping[str, Any]) -> str:
