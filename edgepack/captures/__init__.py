@@ -9,7 +9,7 @@
 .parquet, what devices push (.epc), and segments (.seg) taken from a device by hand.
 """
 
-from edgepack.captures.pull import CaptureSource, PulledModel, PullResult, pull
+from edgepack.captures.pulling import CaptureSource, PulledModel, PullResult, pull
 from edgepack.captures.reading import read
 from edgepack.captures.record import CaptureRecord, RecordStream
 

@@ -90,6 +90,7 @@ def open_dataset(folder: Path, device: str) -> Iterator[Dataset]:
                 "Give each device a folder of its own: --out DIR",
             )
         dataset = Dataset(folder=folder, device=device, last=last)
+        _tidy(folder)
         for model in sorted(path for path in folder.iterdir() if path.is_dir()):
             _tidy(model)
             there = max(_whole_batches(model), default=0)
@@ -137,9 +138,9 @@ def _load(path: Path) -> tuple[str | None, dict[str, int]]:
         ) from error
 
 
-def _tidy(model: Path) -> None:
+def _tidy(folder: Path) -> None:
     """Remove what an interrupted pull left."""
-    for path in model.iterdir():
+    for path in folder.iterdir():
         if _TEMPORARY.fullmatch(path.name):
             path.unlink(missing_ok=True)
 

@@ -45,7 +45,7 @@ def _read_npz(path: Path) -> Iterator[CaptureRecord]:
     import numpy as np
 
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             table = {name: file[name] for name in file.files}
         yield from batch.rows(str(table.pop("model")), table)
     except (LookupError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
