@@ -12,7 +12,7 @@ from edgepack.artefacts import CapturedModel, DeviceCaptures
 from edgepack.captures.dataset import Dataset, open_dataset
 from edgepack.captures.formats import FORMATS, Format
 from edgepack.captures.record import CaptureRecord, RecordStream
-from edgepack.errors import ChannelError, ConfigError, DeviceError
+from edgepack.errors import ChannelError, ConfigError, DeviceError, EdgepackError
 
 BATCH_BYTES = 16 << 20
 BATCH_RECORDS = 4096
@@ -161,11 +161,11 @@ def _batches(records: Iterator[CaptureRecord]) -> Iterator[list[CaptureRecord]]:
     """Full batches and a last one; what came whole before the connection was lost is one too."""
     batch: list[CaptureRecord] = []
     size = 0
-    lost: ChannelError | None = None
+    lost: EdgepackError | None = None
     while True:
         try:
             record = next(records, None)
-        except ChannelError as error:
+        except EdgepackError as error:
             record, lost = None, error
         if record is not None:
             batch.append(record)
@@ -174,9 +174,7 @@ def _batches(records: Iterator[CaptureRecord]) -> Iterator[list[CaptureRecord]]:
             yield batch
             batch, size = [], 0
         if lost is not None:
-            raise ChannelError(
-                lost.message,
-                "What came whole is in the folder; the same command goes on from there",
-            ) from lost
+            lost.hint = "What came whole is in the folder; the same command goes on from there"
+            raise lost
         if record is None:
             return

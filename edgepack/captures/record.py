@@ -123,19 +123,18 @@ class RecordStream:
 
     def _find_first(self) -> bool:
         """Leave the stream at the first head; False where there is none."""
-        seen = b""
-        while len(seen) < _MAX_NOISE:
-            at = seen.find(MAGIC)
-            while 0 <= at < _MAX_NOISE:
-                while len(seen) < at + HEAD.size and (chunk := self.read(_CHUNK)):
-                    seen += chunk
-                if decode_head(seen[at : at + HEAD.size]):
-                    self._ahead = seen[at:]
-                    return True
-                at = seen.find(MAGIC, at + 1)
-            if not (chunk := self.read(_CHUNK)):
-                break
-            seen += chunk
+        seen, at = b"", 0
+        while at < _MAX_NOISE:
+            if len(seen) < at + HEAD.size:
+                if not (chunk := self.read(_CHUNK)):
+                    return False
+                seen += chunk
+            elif decode_head(seen[at : at + HEAD.size]):
+                self._ahead = seen[at:]
+                return True
+            else:
+                found = seen.find(MAGIC, at + 1)
+                at = found if found >= 0 else len(seen) - len(MAGIC) + 1
         return False
 
 

@@ -1,6 +1,6 @@
 """A device's captures over SSH: its agent lists them, and streams the records of a model.
 
-``edgepack-agent captures NAME --after N`` writes whole records and nothing else; that it exits with 0
+``edgepack-agent capture read NAME --after N`` writes whole records and nothing else; that it exits with 0
 tells the end of them from a cut.
 """
 
@@ -34,7 +34,7 @@ class AgentCaptures:
 
     def listing(self) -> DeviceCaptures:
         """Which device it is, and of which models it has captures."""
-        answer = self.agent.call("captures")
+        answer = self.agent.call("capture", "list")
         try:
             models = tuple(
                 CapturedModel(
@@ -47,15 +47,15 @@ class AgentCaptures:
             )
             device = str(answer["device"] or "none-yet")
         except (LookupError, TypeError, ValueError) as error:
-            raise self.agent.not_understood("captures") from error
+            raise self.agent.not_understood("capture list") from error
         if not is_name(device) or not all(is_name(model.name) for model in models):
-            raise self.agent.not_understood("captures")
+            raise self.agent.not_understood("capture list")
         return DeviceCaptures(device=device, models=models)
 
     @contextlib.contextmanager
     def open(self, model: str, after: int) -> Iterator[AgentStream]:
         """Give what streams the records of ``model`` beyond a number."""
-        with self.agent.stream("captures", model, "--after", str(after)) as output:
+        with self.agent.stream("capture", "read", model, "--after", str(after)) as output:
             yield AgentStream(output, f"{self.name}: cannot read the captures of {model}")
 
 

@@ -14,12 +14,14 @@ import pytest
 
 from edgepack import captures
 from edgepack.captures import PullResult, pull
-from edgepack.channels.captures import open_captures
+from edgepack.channels import ChannelOptions
+from edgepack.channels.captures import AgentStream, open_captures
 from edgepack.errors import ChannelError, ConfigError, DeviceError
 from tests.capture_samples import segment
 from tests.conftest import Edgepack
 from tests.integration.machines import sshd
 from tests.integration.machines.local_device import LocalDevice, agent_binary
+from tests.integration.machines.proxy import cutter
 from tests.integration.machines.sshd import SSHServer, ssh_server
 
 pytestmark = pytest.mark.needs(*sshd.PROGRAMS)
@@ -62,53 +64,103 @@ def test_a_pull_brings_all_and_the_next_what_is_new(
     capture(device, range(7, 9), "n")
     first = pulled(device, out, form=form)
     assert [(m.name, m.records) for m in first.models] == [("m", 100), ("n", 2)]
-    assert first.device == (device.root / "captures" / "id").read_text()
+    assert first.device == (device.root / "captures/.device").read_text()
     capture(device, range(1025, 1030))
     second = pulled(device, out, form=form)
     assert [(m.name, m.records, m.gaps) for m in second.models] == [("m", 5, []), ("n", 0, [])]
     assert numbers(out / "m") == [*range(1, 101), *range(1025, 1030)]
 
 
-class Cutting:
-    """A source whose SSH connection loses the process at its other end after so many bytes."""
-
-    def __init__(self, source: Any, at: int) -> None:
-        self._source, self._left = source, at
-        self.name = source.name
-        self.listing = source.listing
-
-    def open(self, model: str, after: int) -> Any:
-        self._opened = self._source.open(model, after)
-        return self
-
-    def __enter__(self) -> Cutting:
-        self._stream = self._opened.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._opened.__exit__(*error)
-
-    @property
-    def gone(self) -> list[tuple[int, int]]:
-        gone: list[tuple[int, int]] = self._stream.gone
-        return gone
-
-    def read(self, size: int) -> bytes:
-        data: bytes = self._stream.read(size)
-        self._left -= len(data)
-        if self._left < 0:
-            kill_session()
-        return data
+def test_a_connection_that_breaks_keeps_what_came_whole_and_the_next_pull_goes_on(
+    device: LocalDevice, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    for first in range(1, 400, 40):
+        capture(device, range(first, first + 40), size=5000)
+    before = 0
+    with cutter(device.server.port) as proxy:
+        config = device.server.client_config("cut", port=proxy.port)
+        for limit in (1_000_000, 3_000_000):
+            proxy.received, proxy.limit_received = 0, limit
+            with (
+                pytest.raises(ChannelError, match="connection was lost") as caught,
+                open_captures(device.url, ChannelOptions(ssh_config=config)) as source,
+            ):
+                pull(source, out)
+            assert "goes on from there" in caught.value.hint
+            there = numbers(out)
+            assert there == list(range(1, len(there) + 1))
+            assert before < len(there) < 400
+            before = len(there)
+    (rest,) = pulled(device, out).models
+    assert (rest.first, rest.last) == (before + 1, 400)
+    assert numbers(out) == list(range(1, 401))
 
 
-def kill_session() -> None:
-    """Kill the sshd that serves this process's connection; every other stays."""
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (process / "cmdline").read_bytes()
-            environment = (process / "environ").read_bytes()
-        except OSError:
-            continue
-        del environment
-        if words.startswith(b"sshd") and b"@notty" in words:
-            os.kill(int(process.name), signal.SIGKILL)
+def test_an_agent_that_is_killed_while_it_streams_keeps_what_came_whole(
+    device: LocalDevice, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    for first in range(1, 400, 40):
+        capture(device, range(first, first + 40), size=5000)
+
+    class Killing(AgentStream):
+        def read(self, size: int) -> bytes:
+            data = super().read(size)
+            for pid in device.processes():
+                os.kill(pid, signal.SIGKILL)
+            return data
+
+    with open_captures(device.url, device.options) as source, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edgepack.channels.captures.AgentStream", Killing)
+        with pytest.raises(DeviceError, match="cannot read the captures of m"):
+            pull(source, out)
+    there = numbers(out)
+    assert 0 < len(there) < 400
+    assert there == list(range(1, len(there) + 1))
+    pulled(device, out)
+    assert numbers(out) == list(range(1, 401))
+
+
+def test_what_the_device_dropped_before_is_told(device: LocalDevice, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = capture(device, range(1, 5))
+    pulled(device, out)
+    capture(device, range(1025, 1030))
+    second = capture(device, range(2049, 2050))
+    first.unlink()
+    (device.root / "captures/m" / f"{1025:016x}.seg").unlink()
+    (model,) = pulled(device, out).models
+    assert (model.records, model.gaps) == (1, [(5, 2048)])
+    second.unlink()
+
+
+def test_what_cannot_be_pulled_is_told_in_one_line(device: LocalDevice, tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match="has captured nothing"):
+        pulled(device, tmp_path / "out")
+    capture(device, range(1, 3))
+    with pytest.raises(DeviceError, match="no captures of 'other'"):
+        pulled(device, tmp_path / "out", "other")
+    pulled(device, tmp_path / "out")
+    other = device.root / "captures/.device"
+    other.write_text("f" * 32)
+    with pytest.raises(ConfigError, match="another device"):
+        pulled(device, tmp_path / "out")
+
+
+def test_the_command_shows_what_came_and_warns_of_what_did_not(
+    device: LocalDevice, tmp_path: Path, edgepack: Edgepack
+) -> None:
+    capture(device, range(3, 6))
+    environment = os.environ | {"EDGEPACK_SSH_CONFIG": str(device.options.ssh_config)}
+    command = ("device", "capture", "pull", device.url, "m", "--out", tmp_path / "out")
+    done = edgepack(*command, "--json", env=environment)
+    assert done.returncode == 0, done.stderr
+    (model,) = json.loads(done.stdout)["models"]
+    assert (model["records"], model["gaps"]) == (3, [{"first": 1, "last": 2}])
+    assert "warning: m: numbers 1 to 2 went from the device before" in done.stderr
+    done = edgepack(*command, env=environment)
+    assert "nothing new" in done.stdout
+    done = edgepack(*command, "--format", "csv", env=environment)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.splitlines()[0] == "error: 'csv' is no format"

@@ -1,4 +1,4 @@
-"""`edgepack-agent captures`: what is listed, and what is streamed, out of folders as bad as they come."""
+"""`edgepack-agent capture list` and `read`, from folders as bad as they come."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def folder(device: Device) -> Path:
 
 
 def run(device: Device, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    command = device.command("captures", *arguments)
+    command = device.command("capture", *(("read", *arguments) if arguments else ("list",)))
     return subprocess.run(command, capture_output=True, check=False, timeout=60)
 
 
@@ -69,10 +69,11 @@ def test_the_list_tells_numbers_and_sizes(device: Device, folder: Path) -> None:
     paths = [segment(folder, [3, 4]), segment(folder, [1025, 1026])]
     paths[1].write_bytes(paths[1].read_bytes()[:-1])
     (folder.parent / "empty").mkdir()
+    (folder.parent / "push.json").write_text("{}")
     (folder.parent / "Not A Name").mkdir()
     size = sum(path.stat().st_size for path in paths)
     done = run(device)
-    id = (folder.parent / "id").read_text()
+    id = (folder.parent / ".device").read_text()
     assert len(id) == 32
     model = f'{{"name":"m","first":3,"last":1025,"bytes":{size}}}'
     assert done.stdout.decode() == f'{{"device":"{id}","models":[{model}]}}\n'
@@ -101,13 +102,13 @@ def test_a_segment_torn_at_any_byte_and_damaged_anywhere_gives_whole_records_onl
 ) -> None:
     segment(folder, [9])
     path = segment(folder, [1, 2, 3])
-    data, length = path.read_bytes(), len(raw(1))
+    data, one, two = path.read_bytes(), len(raw(1)), len(raw(1) + raw(2))
     for cut in range(0, len(data), 37):
         path.write_bytes(data[:cut])
-        assert streamed(device) == [*[1, 2, 3][: cut // length], 9]
-    for at in range(length, 2 * length, 11):
+        assert streamed(device) == [*[1, 2, 3][: (cut >= one) + (cut >= two)], 9]
+    for at in range(one, two, 11):
         path.write_bytes(data[:at] + bytes([data[at] ^ 0x40]) + data[at + 1 :])
-        assert streamed(device) == ([1, 9] if at < length + 32 else [1, 3, 9])
+        assert streamed(device) == ([1, 9] if at < one + 32 else [1, 3, 9])
 
 
 def test_no_bytes_whatever_crash_the_agent(device: Device, folder: Path) -> None:
@@ -138,7 +139,7 @@ def test_what_is_no_segment_is_passed_over(device: Device, folder: Path) -> None
 def test_a_reader_that_goes_away_ends_the_agent(device: Device, folder: Path) -> None:
     for first in range(1, 2000, 100):
         segment(folder, range(first, first + 100), size=1000)
-    command = device.command("captures", "m")
+    command = device.command("capture", "read", "m")
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert len(process.stdout.read(1000)) == 1000
@@ -151,4 +152,4 @@ def test_a_wrong_command_line_is_one_line_and_the_usage(device: Device, more: li
     done = run(device, "m", *more)
     assert done.returncode == 2
     assert done.stderr.startswith(b"edgepack-agent: usage: ")
-    assert b"captures NAME [--after NUMBER] [--max-bytes N]" in done.stderr
+    assert b"capture read NAME [--after NUMBER] [--max-bytes N]" in done.stderr

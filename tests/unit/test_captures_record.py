@@ -87,6 +87,16 @@ def test_what_a_login_shell_prints_is_passed_over() -> None:
     assert numbers(noise, skip_noise=True) == []
     assert numbers(b"", skip_noise=True) == []
     assert numbers(b"x" * (1 << 20) + raw(1), skip_noise=True) == []
+    large = b"".join(raw(number, size=100_000) for number in (1, 2, 3))
+    assert numbers(large, skip_noise=True) == numbers(noise + large, skip_noise=True) == [1, 2, 3]
+
+
+def test_a_first_record_is_found_whatever_the_pieces_are_that_come() -> None:
+    data = b"Welcome! EPC1" + raw(9)[:31] + b"EPEPC1" + raw(1) + raw(2)
+    for size in (1, 2, 3, 5, 31, 33, 1000):
+        rest = io.BytesIO(data)
+        stream = RecordStream(lambda wanted: rest.read(min(wanted, size)), skip_noise=True)  # noqa: B023
+        assert [record.number for record in stream] == [1, 2]
 
 
 TENSOR: dict[str, Any] = {"name": "x", "datatype": "FP32", "shape": [2], "bytes": 8}

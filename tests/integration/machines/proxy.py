@@ -20,6 +20,9 @@ class Cutter:
     limit: int | None = None
     """Cut when the client has sent so many bytes; None: never."""
     sent: int = 0
+    limit_received: int | None = None
+    """The same of what the client has received."""
+    received: int = 0
     on_bytes: Callable[[int], None] | None = None
     """Called with the count after each piece."""
     cuts: int = 0
@@ -34,6 +37,8 @@ class Cutter:
                     left = 1 << 16
                     if source is client and self.limit is not None:
                         left = min(left, self.limit - self.sent)
+                    if source is server and self.limit_received is not None:
+                        left = min(left, self.limit_received - self.received)
                     if left <= 0:
                         self.cuts += 1
                         _reset(client)
@@ -46,10 +51,12 @@ class Cutter:
                         return
                     if not data:
                         return
-                    if source is client:
-                        self.sent += len(data)
-                        if self.on_bytes:
-                            self.on_bytes(self.sent)
+                    if source is server:
+                        self.received += len(data)
+                        continue
+                    self.sent += len(data)
+                    if self.on_bytes:
+                        self.on_bytes(self.sent)
 
 
 @contextlib.contextmanager
