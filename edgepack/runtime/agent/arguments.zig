@@ -23,6 +23,7 @@ pub const usage =
     \\  capture list                       of which models there are any
     \\  capture read NAME [--after NUMBER] [--max-bytes N]
     \\                                     write them out, oldest first
+    \\  capture push                       bring them to where push.json says, now
     \\  blobs                              digests of the contents that need not be sent again
     \\  version
     \\Every command but serve and capture read prints one JSON object.

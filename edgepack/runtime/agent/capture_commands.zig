@@ -1,12 +1,13 @@
-//! `edgepack-agent capture set NAME RULES | off NAME | status [NAME] | list | read NAME`.
+//! `edgepack-agent capture set NAME RULES | off NAME | status [NAME] | list | read NAME | push`.
 //!
 //! set and off print {"ok":true,"model":NAME,"serving":BOOL}: whether a server follows the rules already.
 //! status prints one model's object (capture_report.zig), or {"models":[those]} of all that are installed
-//! or have captures. list and read are in capture_output.zig.
+//! or have captures. list and read are in capture_output.zig, push in capture_push.zig.
 
 const std = @import("std");
 const Io = std.Io;
 const Allocator = std.mem.Allocator;
+const capture_push = @import("capture_push.zig");
 const capture_rules = @import("capture_rules.zig");
 const Rules = capture_rules.Rules;
 const format = @import("capture_format.zig");
@@ -29,15 +30,16 @@ pub const Command = union(enum) {
     status: ?[]const u8,
     list,
     read: output.Wanted,
+    push,
 
     pub fn parse(refusal: *Refusal, words: []const []const u8) error{Refused}!Command {
         const verb = std.meta.stringToEnum(std.meta.Tag(Command), words[0]) orelse
-            return refusal.because(.usage, "capture takes set, off, status, list and read, not {s}", .{words[0]});
+            return refusal.because(.usage, "capture takes set, off, status, list, read and push, not {s}", .{words[0]});
         const count: [2]usize = switch (verb) {
             .set => .{ 3, 3 },
             .off => .{ 2, 2 },
             .status => .{ 1, 2 },
-            .list => .{ 1, 1 },
+            .list, .push => .{ 1, 1 },
             .read => .{ 2, 6 },
         };
         if (words.len < count[0]) return refusal.because(.usage, "capture {t} needs {s}", .{ verb, if (verb == .set) "a model and its rules" else "a model" });
@@ -48,6 +50,7 @@ pub const Command = union(enum) {
             .off => .{ .off = words[1] },
             .status => .{ .status = if (words.len > 1) words[1] else null },
             .list => .list,
+            .push => .push,
             .read => .{ .read = try .parse(refusal, words[1..]) },
         };
     }
@@ -60,6 +63,7 @@ pub fn run(arena: Allocator, io: Io, refusal: *Refusal, root: []const u8, comman
         .off => |name| try set(arena, &store, name, "{\"off\":true}", out),
         .status => |name| try status(arena, &store, name, out),
         .list => try output.list(arena, io, refusal, root, out),
+        .push => try capture_push.once(arena, io, refusal, root, out),
         .read => |wanted| try output.read(io, refusal, root, wanted, out),
     }
 }

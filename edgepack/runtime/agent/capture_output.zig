@@ -48,8 +48,9 @@ pub fn list(arena: Allocator, io: Io, refusal: *Refusal, root: []const u8, out: 
         defer model.close(io);
         const survey: segments.Survey = .of(io, model);
         const oldest = survey.oldest orelse continue;
+        const last = lastNumber(io, model) orelse continue;
         try out.print("{s}{{\"name\":\"{s}\",\"first\":{d},\"last\":{d},\"bytes\":{d}}}", .{
-            if (any) "," else "", name, oldest.first, lastNumber(io, model, survey.newest.?.first), survey.bytes,
+            if (any) "," else "", name, oldest.first, last, survey.bytes,
         });
         any = true;
     }
@@ -120,7 +121,9 @@ pub fn names(arena: Allocator, io: Io, refusal: *Refusal, captures: Io.Dir) refu
     return found.items;
 }
 
-fn lastNumber(io: Io, dir: Io.Dir, newest: u64) u64 {
+/// No record of the model has a higher one; null where there is none at all.
+pub fn lastNumber(io: Io, dir: Io.Dir) ?u64 {
+    const newest = (segments.Survey.of(io, dir).newest orelse return null).first;
     var last = newest -| 1;
     var heads = segments.Heads.open(io, dir, newest) orelse return last;
     defer heads.close();

@@ -93,6 +93,8 @@ test {
     _ = @import("install.zig");
     _ = @import("keys.zig");
     _ = @import("notify.zig");
+    _ = @import("push_config.zig");
+    _ = @import("push_state.zig");
     _ = @import("replace.zig");
     _ = @import("serve.zig");
     _ = @import("tar.zig");

@@ -5,6 +5,7 @@ const std = @import("std");
 const Writer = std.Io.Writer;
 const metrics = @import("metrics.zig");
 const Version = metrics.Version;
+const push_state = @import("push_state.zig");
 const process_figures = @import("process_figures.zig");
 
 pub const content_type = "text/plain; version=0.0.4; charset=utf-8";
@@ -23,6 +24,7 @@ pub fn write(out: *Writer, table: *metrics.Table, agent_version: []const u8) Wri
     try counter(out, table, "edgepack_worker_deaths_total", "Workers that died or were killed for not answering.", "deaths");
     try counter(out, table, "edgepack_worker_restarts_total", "Workers started again after a death.", "restarts");
     try counters(out, table, "edgepack_captures_total", "Requests that were to be captured.", "outcome", "captures");
+    try push_state.state.writeMetrics(out);
     try workerMemory(out, table);
     try process(out);
 }

@@ -9,6 +9,7 @@ const std = @import("std");
 const Io = std.Io;
 const linux = std.os.linux;
 const arguments = @import("arguments.zig");
+const capture_push = @import("capture_push.zig");
 const Captures = @import("captures.zig").Captures;
 const clock = @import("clock.zig");
 const confine = @import("confine.zig");
@@ -88,6 +89,7 @@ fn serve(arena: std.mem.Allocator, refusal: *Refusal, store: *Store, settings: *
     errdefer server.models.stopAll();
     if (place.tcp) |address| server.tcp = try listenOnLoopback(refusal, address);
     server.unix = try unix_socket.listen(refusal, place.socket_path);
+    capture_push.start(arena, store.io, store.path, server.stop);
     if (announcement) |it| it.ready();
     confine.tellWhatIsMissing();
     log.line("serving {d} models at {s}", .{ server.models.len, place.socket_path });

@@ -2,14 +2,14 @@
 //! while a server runs, of GET /v2/status.
 //!
 //!     {"agent":V,"arch":A,"machine":M,"target":T|null,"serving":BOOL,"uptime":SECONDS,"boot":ID,
-//!      "time":MS,"disk_free":BYTES,"disk_used":BYTES,"keys":[ID,...],"last_install":{...}|null,
+//!      "time":MS,"disk_free":BYTES,"disk_used":BYTES,"keys":[ID,...],"last_install":{...}|null,"push":{...}|null,
 //!      "models":[{"name":N,"current":{"version":V,"manifest":HEX}|null,"previous":same,"floor":V,
 //!                 "served":{"version":V|null,"state":"READY"|"UNAVAILABLE","reason":TEXT,
 //!                           "deaths":N,"restarts":N,"psi":X|null}|null}]}
 //!
-//! "served" is null where nobody serves; "psi" is the index of the tensor that drifted the
-//! farthest, as drift.zig has it; "last_install" is as last_install.zig has it. "time" is the clock's,
-//! which may be wrong; "boot" and "uptime" are the kernel's.
+//! "served" and "push" (push_state.zig) are null where nobody serves; "psi" is the index of the tensor that
+//! drifted the farthest, as drift.zig has it; "last_install" is as last_install.zig has it. "time" is the
+//! clock's, which may be wrong; "boot" and "uptime" are the kernel's.
 
 const std = @import("std");
 const builtin = @import("builtin");
@@ -24,6 +24,7 @@ const keys = @import("keys.zig");
 const last_install = @import("last_install.zig");
 const Models = @import("models.zig").Models;
 const naming = @import("naming.zig");
+const push_state = @import("push_state.zig");
 const refusals = @import("refusal.zig");
 const states = @import("state.zig");
 const Store = @import("store.zig").Store;
@@ -70,7 +71,9 @@ pub const Status = struct {
             self.serving, boot.milliseconds() / std.time.ms_per_s, &boot.id(), boot.wallMilliseconds(), self.disk_free, self.disk_used,
         });
         for (self.keys, 0..) |*key, index| try out.print("{s}\"{s}\"", .{ if (index > 0) "," else "", &key.id });
-        try out.print("],\"last_install\":{s},\"models\":[", .{self.last_install orelse "null"});
+        try out.print("],\"last_install\":{s},\"push\":", .{self.last_install orelse "null"});
+        if (served != null) try push_state.state.writeStatus(out) else try out.writeAll("null");
+        try out.writeAll(",\"models\":[");
         for (self.models, 0..) |*model, index| {
             if (index > 0) try out.writeByte(',');
             try writeModel(out, model, served);

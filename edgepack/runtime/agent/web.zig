@@ -93,9 +93,8 @@ pub const Web = struct {
             self.refusal.because(.source, "{s}: not an answer in HTTP that is understood ({t})", .{ path, err });
     }
 
-    fn connect(self: *Web, uri: std.Uri) error{Refused}!void {
-        if (self.fd >= 0) _ = linux.close(self.fd);
-        self.fd = -1;
+    pub fn connect(self: *Web, uri: std.Uri) error{Refused}!void {
+        self.disconnect();
         var host_buffer: [256]u8 = undefined;
         const host = if (uri.host) |it| it.toRaw(&host_buffer) catch "" else "";
         const addresses = resolve.resolve(self.arena, self.io, host, uri.port orelse 80);
@@ -107,6 +106,11 @@ pub const Web = struct {
             return;
         }
         return self.refusal.because(.source, "cannot connect to {s}", .{host});
+    }
+
+    pub fn disconnect(self: *Web) void {
+        if (self.fd >= 0) _ = linux.close(self.fd);
+        self.fd = -1;
     }
 
     fn send(self: *Web, uri: std.Uri) Io.Writer.Error!void {
@@ -152,13 +156,13 @@ pub const Web = struct {
 };
 
 /// What matters of a response's head; points into it.
-const Response = struct {
+pub const Response = struct {
     status: u16,
     length: ?u64 = null,
     chunked: bool = false,
     location: ?[]const u8 = null,
 
-    fn parse(head: []const u8) error{ NotHttp, Ambiguous, Encoded }!Response {
+    pub fn parse(head: []const u8) error{ NotHttp, Ambiguous, Encoded }!Response {
         var lines = std.mem.splitSequence(u8, head, "\r\n");
         const first = lines.next().?;
         if (first.len < 12 or !std.mem.startsWith(u8, first, "HTTP/1.")) return error.NotHttp;
