@@ -70,6 +70,26 @@ class LastInstall:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PushedModel:
+    """Captures of a model: the last number that was pushed and confirmed, and the last there is."""
+
+    name: str
+    pushed: int
+    last: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushStatus:
+    """How pushing captures goes; ``url`` is empty where push.json is not understood."""
+
+    url: str
+    failures: int
+    """Attempts in a row that came to nothing."""
+    last_failure: str | None
+    models: tuple[PushedModel, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class InstalledModel:
     """A model on the device; nothing below ``floor`` can be installed any more."""
 
@@ -105,10 +125,14 @@ class DeviceStatus:
     disk_used: int = 0
     """Bytes that the store has taken."""
     last_install: LastInstall | None = None
+    push: PushStatus | None = None
+    """None where nothing is to be pushed, or no server runs."""
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in ``--json`` output: the agent's own form."""
-        return asdict(self) | {"keys": list(self.keys), "models": [asdict(m) for m in self.models]}
+        lists = {"keys": list(self.keys), "models": [asdict(m) for m in self.models]}
+        push = self.push and asdict(self.push) | {"models": [asdict(m) for m in self.push.models]}
+        return asdict(self) | lists | {"push": push}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> DeviceStatus:
@@ -119,7 +143,7 @@ class DeviceStatus:
                 return None
             return InstalledVersion(version=str(one["version"]), manifest=str(one["manifest"]))
 
-        attempt = data.get("last_install")
+        attempt, push = data.get("last_install"), data.get("push")
         return cls(
             agent=str(data["agent"]),
             arch=str(data["arch"]),
@@ -143,6 +167,7 @@ class DeviceStatus:
             time=int(data.get("time", 0)),
             disk_used=int(data.get("disk_used", 0)),
             last_install=None if attempt is None else _last_install(attempt),
+            push=None if push is None else _push(push),
         )
 
 
@@ -171,6 +196,18 @@ def _last_install(data: dict[str, Any]) -> LastInstall:
         time=int(data["time"]),
         boot=str(data["boot"]),
         boot_ms=int(data["boot_ms"]),
+    )
+
+
+def _push(data: dict[str, Any]) -> PushStatus:
+    return PushStatus(
+        url=str(data["url"]),
+        failures=int(data["failures"]),
+        last_failure=_text_or_none(data["last_failure"]),
+        models=tuple(
+            PushedModel(name=str(m["name"]), pushed=int(m["pushed"]), last=int(m["last"]))
+            for m in data["models"]
+        ),
     )
 
 

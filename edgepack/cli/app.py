@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from edgepack import __version__
-from edgepack.cli.capture_commands import pull
+from edgepack.cli.capture_commands import pull as pull_captures
 from edgepack.cli.capture_rule_commands import captures
 from edgepack.cli.device_commands import devices, push
 from edgepack.cli.key_commands import keys
@@ -50,7 +50,7 @@ app.command()(verify)
 app.command()(run)
 app.command()(bench)
 app.command()(push)
-captures.command()(pull)
+captures.command(name="pull")(pull_captures)
 devices.add_typer(captures, name="capture")
 app.add_typer(devices, name="device")
 app.add_typer(keys, name="keys")

@@ -1,4 +1,4 @@
-"""Commands about what devices captured: ``device capture pull``."""
+"""``device capture pull``; what devices capture is the matter of capture_rule_commands.py."""
 
 from __future__ import annotations
 

@@ -57,6 +57,12 @@ STATUS: dict[str, Any] = {
         "boot": "id",
         "boot_ms": 2,
     },
+    "push": {
+        "url": "http://collector/",
+        "failures": 3,
+        "last_failure": "nobody is there",
+        "models": [{"name": "m", "pushed": 7, "last": 9}],
+    },
 }
 OLDER_STATUS = {
     key: STATUS[key] for key in ("agent", "arch", "target", "serving", "disk_free", "keys")
