@@ -20,9 +20,12 @@ const events = @import("events.zig");
 const http = @import("http.zig");
 const log = @import("log.zig");
 const Models = @import("models.zig").Models;
+const privileges = @import("privileges.zig");
 const refusals = @import("refusal.zig");
 const Refusal = refusals.Refusal;
+const ServiceManager = @import("service_manager.zig").ServiceManager;
 const Settings = @import("settings.zig").Settings;
+const signals = @import("signals.zig");
 const Store = @import("store.zig").Store;
 const tcp_socket = @import("tcp_socket.zig");
 const unix_socket = @import("unix_socket.zig");
@@ -41,7 +44,7 @@ const shutdown_ms = 10_000;
 const max_path_bytes = 512;
 
 /// The process's exit code: 0 after SIGTERM or SIGINT, and for the command that detached it.
-pub fn run(io: Io, refusal: *Refusal, root: []const u8, options: arguments.Serve) refusals.Error!u8 {
+pub fn run(io: Io, refusal: *Refusal, root: []const u8, options: arguments.Serve, environ: std.process.Environ) refusals.Error!u8 {
     var arena_state: std.heap.ArenaAllocator = .init(std.heap.page_allocator);
     const arena = arena_state.allocator(); // for the life of the process
     const socket_path = options.socket orelse try std.fmt.allocPrint(arena, "{s}/run/agent.sock", .{root});
@@ -49,9 +52,10 @@ pub fn run(io: Io, refusal: *Refusal, root: []const u8, options: arguments.Serve
     const settings = try arena.create(Settings);
     settings.* = options.settings;
     try settings.read(io, refusal, store.root);
+    try privileges.drop(refusal, &store, if (settings.user.value()) |name| try privileges.find(io, refusal, name) else null);
     const place: Place = .{ .socket_path = socket_path, .tcp = options.tcp };
     if (!options.detach) {
-        try serve(arena, refusal, &store, settings, place, null);
+        try serve(arena, refusal, &store, settings, place, .fromEnvironment(environ), null);
         return 0;
     }
     const log_path = try std.fmt.allocPrintSentinel(arena, "{s}/run/agent.log", .{root}, 0);
@@ -61,7 +65,7 @@ pub fn run(io: Io, refusal: *Refusal, root: []const u8, options: arguments.Serve
             return refusal.because(.state, "the server ended; see {s}", .{log_path});
         },
         .daemon => |announcement| {
-            serve(arena, refusal, &store, settings, place, announcement) catch |err| {
+            serve(arena, refusal, &store, settings, place, .{}, announcement) catch |err| {
                 log.line("{s}", .{refusal.reason()});
                 linux.exit_group(if (err == error.Refused) refusal.check.exitCode() else 1);
             };
@@ -72,7 +76,7 @@ pub fn run(io: Io, refusal: *Refusal, root: []const u8, options: arguments.Serve
 
 const Place = struct { socket_path: []const u8, tcp: ?tcp_socket.Address };
 
-fn serve(arena: std.mem.Allocator, refusal: *Refusal, store: *Store, settings: *const Settings, place: Place, announcement: ?detach.Announcement) refusals.Error!void {
+fn serve(arena: std.mem.Allocator, refusal: *Refusal, store: *Store, settings: *const Settings, place: Place, manager: ServiceManager, announcement: ?detach.Announcement) refusals.Error!void {
     errdefer if (announcement) |it| it.failed(refusal);
     try claim(store);
     const server = try arena.create(Server);
@@ -80,9 +84,10 @@ fn serve(arena: std.mem.Allocator, refusal: *Refusal, store: *Store, settings: *
         .models = .{ .store = store.*, .settings = settings },
         .captures = .{ .store = store.* },
         .api = .{ .models = &server.models, .captures = &server.captures, .agent_version = @import("main.zig").version },
-        .signals = try takeSignals(refusal),
-        .stop = try eventFd(refusal),
-        .finished = try eventFd(refusal),
+        .signals = try signals.take(refusal),
+        .stop = try signals.event(refusal),
+        .finished = try signals.event(refusal),
+        .manager = manager,
     };
     server.captures.start();
     events.record(store.io, store.root, .{ .kind = .start, .version = server.api.agent_version });
@@ -95,7 +100,9 @@ fn serve(arena: std.mem.Allocator, refusal: *Refusal, store: *Store, settings: *
     if (announcement) |it| it.ready();
     confine.tellWhatIsMissing();
     log.line("serving {d} models at {s}", .{ server.models.len, place.socket_path });
+    server.manager.ready(&server.models);
     server.acceptUntilSignal();
+    server.manager.stopping();
     unix_socket.remove(place.socket_path);
     server.drain();
     server.captures.stop();
@@ -122,30 +129,6 @@ fn claim(store: *Store) error{Refused}!void {
     };
 }
 
-/// Blocked in every thread, since threads inherit the mask, and read from a descriptor instead. A
-/// reader of our stderr that went away must not end us, nor a file that may not grow.
-fn takeSignals(refusal: *Refusal) error{Refused}!linux.fd_t {
-    var mask = linux.sigemptyset();
-    for ([_]linux.SIG{ .TERM, .INT }) |signal| linux.sigaddset(&mask, signal);
-    _ = linux.sigprocmask(linux.SIG.BLOCK, &mask, null);
-    const ignore: linux.Sigaction = .{ .handler = .{ .handler = linux.SIG.IGN }, .mask = linux.sigemptyset(), .flags = 0 };
-    for ([_]linux.SIG{ .PIPE, .XFSZ }) |signal| _ = linux.sigaction(signal, &ignore, null);
-    const result = linux.signalfd(-1, &mask, linux.SFD.CLOEXEC);
-    if (linux.errno(result) != .SUCCESS) return refusal.because(.state, "no signalfd: {t}", .{linux.errno(result)});
-    return @intCast(result);
-}
-
-fn eventFd(refusal: *Refusal) error{Refused}!linux.fd_t {
-    const result = linux.eventfd(0, linux.EFD.CLOEXEC | linux.EFD.NONBLOCK);
-    if (linux.errno(result) != .SUCCESS) return refusal.because(.state, "no eventfd: {t}", .{linux.errno(result)});
-    return @intCast(result);
-}
-
-fn signalEvent(fd: linux.fd_t) void {
-    const one: u64 = 1;
-    _ = linux.write(fd, std.mem.asBytes(&one), @sizeOf(u64));
-}
-
 const Server = struct {
     models: Models,
     captures: Captures,
@@ -159,6 +142,7 @@ const Server = struct {
     /// Written by each connection that ends.
     finished: linux.fd_t,
     connections: std.atomic.Value(u32) = .init(0),
+    manager: ServiceManager,
     /// Connections that got a 503; closed a little later, so that their request does not fail on them
     /// before they read the answer.
     turned_away: [16]linux.fd_t = undefined,
@@ -171,7 +155,8 @@ const Server = struct {
             .{ .fd = self.tcp, .events = linux.POLL.IN, .revents = 0 },
         };
         while (true) {
-            const patience: u64 = if (self.turned_away_len > 0) linger_ms else idle_ms;
+            self.manager.keepAlive(&self.models);
+            const patience = self.manager.patience(if (self.turned_away_len > 0) linger_ms else idle_ms);
             if (!clock.poll(&fds, clock.milliseconds() + patience)) {
                 self.closeTurnedAway();
                 continue;
@@ -220,7 +205,7 @@ const Server = struct {
         for (0..2 * max_connections) |_| if (!self.acceptOne()) break;
         _ = linux.close(self.unix);
         if (self.tcp >= 0) _ = linux.close(self.tcp);
-        signalEvent(self.stop);
+        signals.announce(self.stop);
         const settings = self.models.settings;
         const deadline = clock.milliseconds() + settings.queue_ms.value + settings.run_ms.value + shutdown_ms;
         var fds = [_]linux.pollfd{.{ .fd = self.finished, .events = linux.POLL.IN, .revents = 0 }};
@@ -237,7 +222,7 @@ fn serveConnection(server: *Server, fd: linux.fd_t, over_tcp: bool) void {
     defer {
         _ = linux.close(fd);
         _ = server.connections.fetchSub(1, .release);
-        signalEvent(server.finished);
+        signals.announce(server.finished);
     }
     var read_buffer: [16 << 10]u8 = undefined;
     var write_buffer: [4 << 10]u8 = undefined;
@@ -298,10 +283,13 @@ test {
     _ = @import("metrics_text.zig");
     _ = @import("mutex.zig");
     _ = @import("observing.zig");
+    _ = @import("confine.zig");
+    _ = @import("privileges.zig");
     _ = @import("process_figures.zig");
+    _ = @import("service_manager.zig");
+    _ = @import("settings.zig");
     _ = @import("queue.zig");
     _ = @import("route.zig");
-    _ = @import("settings.zig");
     _ = @import("shared_memory.zig");
     _ = @import("staging.zig");
     _ = @import("statistics.zig");
