@@ -140,16 +140,15 @@ pub const ServedModel = struct {
             _ = self.counters.waiting.fetchAdd(1, .monotonic);
             defer _ = self.counters.waiting.fetchSub(1, .monotonic);
             self.turns.enter(settings.queue.value, settings.queue_ms.value) catch |err| {
+                const why: metrics.TurnedAway = switch (err) {
+                    error.Full => .full,
+                    error.Late => .late,
+                };
+                _ = self.counters.turned_away.getPtr(why).fetchAdd(1, .monotonic);
                 problem.retry_after_s = 1;
-                return switch (err) {
-                    error.Full => turned_away: {
-                        _ = self.counters.turned_away.getPtr(.full).fetchAdd(1, .monotonic);
-                        break :turned_away problem.because(.service_unavailable, "{d} requests for this model wait already", .{settings.queue.value});
-                    },
-                    error.Late => turned_away: {
-                        _ = self.counters.turned_away.getPtr(.late).fetchAdd(1, .monotonic);
-                        break :turned_away problem.because(.service_unavailable, "the model was busy for {d} ms", .{settings.queue_ms.value});
-                    },
+                return switch (why) {
+                    .full => problem.because(.service_unavailable, "{d} requests for this model wait already", .{settings.queue.value}),
+                    .late => problem.because(.service_unavailable, "the model was busy for {d} ms", .{settings.queue_ms.value}),
                 };
             };
         }
