@@ -52,7 +52,7 @@ pub const Summary = struct {
     }
 
     /// Takes in a few elements; they are moved about.
-    fn addChunk(self: *Summary, chunk: []f64, edges: []const f64) void {
+    fn addChunk(self: *Summary, chunk: []f64, bins: *const Bins) void {
         var part: Summary = .{};
         var len: usize = 0;
         var sum: f64 = 0;
@@ -61,9 +61,7 @@ pub const Summary = struct {
                 part.nan += 1;
                 continue;
             }
-            var bin: usize = 0;
-            for (edges) |edge| bin += @intFromBool(value >= edge);
-            part.bins[bin] += 1;
+            part.bins[bins.of(value)] += 1;
             if (std.math.isInf(value)) {
                 part.infinite += 1;
                 continue;
@@ -81,6 +79,25 @@ pub const Summary = struct {
     }
 };
 
+/// Which bin a value falls into, without a branch: values are random, and so would every guess be.
+const Bins = struct {
+    edges: Edges,
+    last: usize,
+
+    const Edges = @Vector(baseline.max_bins - 1, f64);
+
+    fn init(edges: []const f64) Bins {
+        var padded: [baseline.max_bins - 1]f64 = @splat(std.math.inf(f64));
+        @memcpy(padded[0..edges.len], edges);
+        return .{ .edges = padded, .last = edges.len };
+    }
+
+    fn of(self: *const Bins, value: f64) usize {
+        const reached: u15 = @bitCast(@as(Edges, @splat(value)) >= self.edges);
+        return @min(@popCount(reached), self.last); // infinity reaches also what is no edge
+    }
+};
+
 fn float(number: u64) f64 {
     return @floatFromInt(number);
 }
@@ -90,6 +107,7 @@ pub fn collect(dtype: DType, bytes: []const u8, edges: []const f64, most: usize,
     const total = bytes.len / dtype.size();
     const taken: Taken = .init(total, most, random);
     var summary: Summary = .{};
+    const bins: Bins = .init(edges);
     var buffer: [chunk_elements]f64 = undefined;
     var first: usize = 0;
     while (first < taken.len) : (first += chunk_elements) {
@@ -108,7 +126,7 @@ pub fn collect(dtype: DType, bytes: []const u8, edges: []const f64, most: usize,
             .float32 => gather(f32, bytes, first, taken, random, chunk),
             .float64 => gather(f64, bytes, first, taken, random, chunk),
         }
-        summary.addChunk(chunk, edges);
+        summary.addChunk(chunk, &bins);
     }
     return summary;
 }
