@@ -422,6 +422,25 @@ def test_what_is_older_than_it_may_be_goes(device: Device) -> None:
         assert counts(device)["oldest_time"] > (time.time() - 6) * 1000
 
 
+def test_a_smaller_limit_holds_at_once_and_off_deletes_nothing(device: Device) -> None:
+    folder = device.root / "captures" / "m"
+    with device.serving():
+        set_rules(device, {"max_bytes": 1 << 20})
+        for _ in range(300):
+            infer(device, [1, 1, 1, 1], capture=True)
+        assert len(written(device)) == 300
+        before = size_of(folder)
+        assert before > 100_000
+        assert command(device, "off", "m")[0] == 0
+        assert device.ask("POST", f"{CAPTURES}/sync")[0] == 200
+        assert size_of(folder) == before
+        set_rules(device, {"max_bytes": 100_000})
+        wait_until(lambda: size_of(folder) <= 100_000)
+        assert counts(device)["bytes"] > 0
+    with device.serving():
+        assert counts(device)["bytes"] == size_of(folder) > 0
+
+
 def test_segments_that_somebody_deletes_are_missed_by_nobody(device: Device) -> None:
     with device.serving():
         for _ in range(3):

@@ -102,9 +102,10 @@ pub const Folder = struct {
         self.unsynced = true;
     }
 
-    /// Deletes what is older than it may be, and what takes room that others need.
+    /// Deletes what is older than it may be, what is too much since the rules changed, and what takes room that others need.
     pub fn expire(self: *Folder, limits: Limits, watch: *const Watch) void {
         self.keepFloor(0) catch {};
+        while (self.bytes > limits.max_bytes) if (!self.removeOldest()) break;
         const max_age_s = limits.max_age_s orelse return;
         while (Survey.of(self.io, self.dir).oldest) |oldest| { // each pass deletes one, or ends
             if (!watch.isOlder(oldest.written, max_age_s * std.time.ms_per_s)) return;

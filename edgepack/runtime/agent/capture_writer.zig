@@ -8,21 +8,20 @@ const std = @import("std");
 const Io = std.Io;
 const linux = std.os.linux;
 const boot = @import("boot.zig");
+const Watch = @import("capture_age.zig").Watch;
 const capture_folder = @import("capture_folder.zig");
 const Folder = capture_folder.Folder;
-const captures = @import("captures.zig");
-const Captures = captures.Captures;
-const Model = captures.Model;
-const Node = captures.Node;
+const format = @import("capture_format.zig");
+const Model = @import("capture_model.zig").Model;
+const Node = @import("capture_node.zig").Node;
 const capture_rules = @import("capture_rules.zig");
 const Rules = capture_rules.Rules;
+const Captures = @import("captures.zig").Captures;
 const clock = @import("clock.zig");
-const format = @import("capture_format.zig");
 const log = @import("log.zig");
 const Mutex = @import("mutex.zig").Mutex;
 const naming = @import("naming.zig");
 const Refusal = @import("refusal.zig").Refusal;
-const Watch = @import("capture_age.zig").Watch;
 
 const stack_bytes = 256 << 10;
 const sync_ms = 5_000;
@@ -165,6 +164,7 @@ pub const Writer = struct {
             owner.lock.unlock();
             folder.endIfDeleted();
             if (ends) folder.endSegment() else folder.sync();
+            folder.expire(limitsOf(owner, model), &self.watch);
         }
     }
 
@@ -207,6 +207,7 @@ fn loadRules(owner: *Captures, name: []const u8) !Rules {
 fn limitsOf(owner: *Captures, model: *Model) capture_folder.Limits {
     owner.lock.lock();
     defer owner.lock.unlock();
+    if (model.rules.off) return .{ .max_bytes = std.math.maxInt(u64), .max_age_s = null }; // what is there stays
     return .{ .max_bytes = model.rules.max_bytes, .max_age_s = model.rules.max_age_s };
 }
 

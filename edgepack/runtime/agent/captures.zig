@@ -10,14 +10,16 @@
 
 const std = @import("std");
 const page_allocator = std.heap.page_allocator;
-const page_bytes = std.heap.page_size_min;
-const linux = std.os.linux;
 const boot = @import("boot.zig");
 const clock = @import("clock.zig");
 const format = @import("capture_format.zig");
+const capture_model = @import("capture_model.zig");
+const Model = capture_model.Model;
+const Told = capture_model.Told;
+const Wish = capture_model.Wish;
 const metrics = @import("metrics.zig");
 const Mutex = @import("mutex.zig").Mutex;
-const Rules = @import("capture_rules.zig").Rules;
+const Node = @import("capture_node.zig").Node;
 const ServedModel = @import("served_model.zig").ServedModel;
 const states = @import("state.zig");
 const Store = @import("store.zig").Store;
@@ -29,104 +31,6 @@ pub const max_queue_bytes = 16 << 20;
 pub const max_record_bytes = 64 << 20;
 const first_wait_ms = 2_000;
 const settle_ms = 10_000;
-const max_failures = 64;
-
-/// What a request says of its own capture.
-pub const Wish = struct {
-    asked: bool = false,
-    /// One JSON object, or nothing.
-    caller: ?[]const u8 = null,
-    caller_buffer: [format.max_caller_bytes]u8 = undefined,
-};
-
-/// What the answer says of it.
-pub const Told = union(enum) {
-    none,
-    number: u64,
-    /// It was asked for, and this is why not.
-    refused: []const u8,
-};
-
-/// A capture on its way to the disk. Its record lies behind it in the same memory.
-pub const Node = struct {
-    next: ?*Node = null,
-    model: *Model,
-    /// Held until the capture's end is known.
-    counters: *metrics.Version,
-    number: u64 = 0,
-    json_bytes: u32,
-    body_bytes: u64,
-    memory: []align(page_bytes) u8,
-
-    const record_at = std.mem.alignForward(usize, @sizeOf(Node), 64);
-
-    fn create(model: *Model, counters: *metrics.Version, json_bytes: u32, body_bytes: u64) ?*Node {
-        const bytes = memoryBytes(json_bytes, body_bytes);
-        const memory = page_allocator.rawAlloc(bytes, .fromByteUnits(page_bytes), @returnAddress()) orelse return null;
-        const aligned: []align(page_bytes) u8 = @alignCast(memory[0..bytes]);
-        const self: *Node = @ptrCast(aligned.ptr);
-        self.* = .{ .model = model, .counters = counters, .json_bytes = json_bytes, .body_bytes = body_bytes, .memory = aligned };
-        return self;
-    }
-
-    fn memoryBytes(json_bytes: u64, body_bytes: u64) usize {
-        return std.mem.alignForward(usize, @intCast(record_at + format.head_bytes + json_bytes + body_bytes), page_bytes);
-    }
-
-    /// Head, JSON and tensors.
-    pub fn record(self: *Node) []u8 {
-        return self.memory[record_at..][0 .. format.head_bytes + self.json_bytes + @as(usize, @intCast(self.body_bytes))];
-    }
-
-    fn free(self: *Node) void {
-        page_allocator.rawFree(self.memory, .fromByteUnits(page_bytes), @returnAddress());
-    }
-};
-
-/// Why a capture whose number was given is not on the disk.
-pub const Failure = struct { number: u64, reason: []const u8 };
-
-/// Of one model, by name. Under the lock of Captures, but for what is the writer's.
-pub const Model = struct {
-    name_buffer: [64]u8 = undefined,
-    name_len: u8 = 0,
-    rules: Rules = .{},
-    /// Requests so far.
-    seen: u64 = 0,
-    phase: enum { idle, wanted, open, broken } = .idle,
-    /// Why it is broken.
-    trouble: []const u8 = "",
-    /// Numbers from `next` to before `end` may be given.
-    next: u64 = 0,
-    end: u64 = 0,
-    queued: u64 = 0,
-    written: u64 = 0,
-    dropped: u64 = 0,
-    failed: u64 = 0,
-    failures: [max_failures]Failure = undefined,
-    failures_seen: u64 = 0,
-    /// The writer is to begin a new segment.
-    end_segment: bool = false,
-    /// By boot.milliseconds(); the writer tries again then, if it is asked.
-    retry_at: u64 = 0,
-    /// The writer's own.
-    writing: @import("capture_writer.zig").Writing = .{},
-
-    pub fn name(self: *const Model) []const u8 {
-        return self.name_buffer[0..self.name_len];
-    }
-
-    /// The number is known to somebody.
-    pub fn noteFailure(self: *Model, number: u64, reason: []const u8) void {
-        self.failures[@intCast(self.failures_seen % max_failures)] = .{ .number = number, .reason = reason };
-        self.failures_seen += 1;
-    }
-
-    pub fn failure(self: *const Model, number: u64) ?[]const u8 {
-        for (self.failures[0..@intCast(@min(self.failures_seen, max_failures))]) |it| if (it.number == number) return it.reason;
-        return null;
-    }
-};
 
 pub const Captures = struct {
     store: Store,
@@ -208,17 +112,8 @@ pub const Captures = struct {
             self.giveBack(Node.memoryBytes(json_bytes, body_bytes));
             return error.OutOfMemory;
         };
-        fill(node.record()[format.head_bytes..], description, memory);
+        node.fill(description, memory);
         return self.push(node);
-    }
-
-    fn fill(contents: []u8, description: *const format.Description, memory: []const u8) void {
-        var out: std.Io.Writer = .fixed(contents);
-        description.write(&out) catch unreachable; // as long as it was counted
-        for ([_][]const @import("model_info.zig").Tensor{ description.inputs, description.outputs }) |tensors| {
-            for (tensors) |tensor| out.writeAll(memory[tensor.offset..][0..tensor.nbytes]) catch unreachable;
-        }
-        std.debug.assert(out.end == contents.len);
     }
 
     fn admit(self: *Captures, bytes: usize) error{QueueFull}!void {
@@ -239,7 +134,7 @@ pub const Captures = struct {
         const model = node.model;
         self.lock.lock();
         if (model.next == model.end) {
-            self.want(model);
+            model.want();
             const broken = model.phase == .broken;
             self.queue_bytes -= node.memory.len;
             self.lock.unlock();
@@ -258,21 +153,10 @@ pub const Captures = struct {
         return node.number;
     }
 
-    /// The writer is to open the model's folder, again where that failed a while ago. Under the lock.
-    fn want(self: *Captures, model: *Model) void {
-        _ = self;
-        switch (model.phase) {
-            .wanted, .open => return,
-            .idle => {},
-            .broken => if (boot.milliseconds() < model.retry_at) return,
-        }
-        model.phase = .wanted;
-    }
-
     fn awaitFirstNumbers(self: *Captures, model: *Model) error{NoNumber}!void {
         const deadline = clock.milliseconds() + first_wait_ms;
         self.lock.lock();
-        if (model.next == model.end) self.want(model);
+        if (model.next == model.end) model.want();
         const waits = model.phase == .wanted;
         self.lock.unlock();
         if (!waits) return;

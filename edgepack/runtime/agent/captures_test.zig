@@ -5,6 +5,7 @@ const Captures = captures.Captures;
 const format = @import("capture_format.zig");
 const metrics = @import("metrics.zig");
 const ServedModel = @import("served_model.zig").ServedModel;
+const Wish = @import("capture_model.zig").Wish;
 const Tensor = @import("model_info.zig").Tensor;
 
 const mebibyte = 1 << 20;
@@ -38,7 +39,7 @@ test "the queue is bounded, numbers follow each other, and what does not fit is 
     it.phase = .open;
     it.next = 7;
     it.end = 1000;
-    const wish: captures.Wish = .{ .asked = true };
+    const wish: Wish = .{ .asked = true };
     for (7..12) |number| try testing.expectEqual(number, all.offer(&served, &wish, memory).number);
     try testing.expectEqualStrings("too many captures wait for the disk", all.offer(&served, &wish, memory).refused);
     try testing.expect(all.queue_bytes <= captures.max_queue_bytes);

@@ -4,7 +4,7 @@
 const std = @import("std");
 const Io = std.Io;
 const Answer = @import("http_answer.zig").Answer;
-const captures = @import("captures.zig");
+const capture_model = @import("capture_model.zig");
 const model_info = @import("model_info.zig");
 const ModelInfo = model_info.ModelInfo;
 const Tensor = model_info.Tensor;
@@ -37,9 +37,9 @@ pub const Infer = struct {
     wanted_len: usize = 0,
     /// The form of those outputs that say none.
     binary_output: bool = false,
-    capture: captures.Wish = .{},
+    capture: capture_model.Wish = .{},
     /// To be set before the answer is written.
-    captured: captures.Told = .none,
+    captured: capture_model.Told = .none,
 
     /// Adds an output that the request names.
     pub fn want(self: *Infer, info: *const ModelInfo, name: []const u8, parameters: *const TensorParameters, regions: ?shared_memory.Access, problem: *Problem) error{Problem}!void {
