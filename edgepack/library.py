@@ -14,8 +14,8 @@ from pathlib import Path
 
 from edgepack import toolchain
 from edgepack.artefacts import CompiledModel
+from edgepack.atomic import replacing
 from edgepack.errors import ConfigError
-from edgepack.package.atomic import replacing
 
 
 def write_library(folder: Path, compiled: CompiledModel) -> None:

@@ -11,6 +11,7 @@ import typer
 from edgepack.cli.options import AsJson, DeviceUrl, Identity
 from edgepack.cli.output import byte_size, columns, progress, show, warn
 
+
 def pull(
     url: DeviceUrl,
     out: Annotated[
