@@ -6,7 +6,7 @@
 const std = @import("std");
 const Io = std.Io;
 const linux = std.os.linux;
-const states = @import("state.zig");
+const syncDir = @import("replace.zig").syncDir;
 
 pub const Id = [32]u8;
 pub const file_name = ".device";
@@ -23,7 +23,7 @@ pub fn get(io: Io, captures: Io.Dir) !Id {
     const id: Id = std.fmt.bytesToHex(random, .lower);
     if (linux.errno(linux.pwrite(file.handle, &id, id.len, 0)) != .SUCCESS) return error.WriteFailed;
     try file.sync(io);
-    try states.syncDir(io, captures);
+    try syncDir(io, captures);
     return id;
 }
 
