@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgepack import captures
 from edgepack.channels.agent import DeviceStatus
 from tests.capture_samples import raw, segment
 from tests.integration.machines.ports import free_ports
@@ -25,7 +30,6 @@ from tests.native.fake_device import (
     wait_until,
 )
 from tests.native.test_metrics import scrape
-
 
 M_DONE = {"name": "m", "pushed": 1, "last": 1}
 
@@ -406,6 +410,31 @@ def set_rules(device: Device, rules: str) -> subprocess.CompletedProcess[str]:
 
 
 def captured(device: Device) -> list[int]:
-    from edgepack import captures
-
     return [record.number for record in captures.read(device.root / "captures" / "m")]
+
+
+def test_the_receiver_of_the_documentation_takes_what_is_read_back(
+    device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs/capture.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)  # its own page's
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(names["Receiver"], "log_message", lambda *args: None)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), names["Receiver"]) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        capture(device, 1, 2)
+        capture(device, 1025)
+        configure(device, f"http://127.0.0.1:{server.server_port}", batch_bytes=1024)
+        assert pushed(device) == 3
+        (device.root / "captures/m/pushed").unlink()
+        configure(device, f"http://127.0.0.1:{server.server_port}")
+        assert pushed(device) == 3
+        with pytest.raises(urllib.error.HTTPError, match="400"):
+            urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/../../x", data=b"x")
+        server.shutdown()
+        thread.join()
+    assert [record.number for record in captures.read(tmp_path)] == [1, 2, 1025]
+    assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".epc"}
