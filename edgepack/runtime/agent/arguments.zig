@@ -13,7 +13,8 @@ pub const default_root = "/var/lib/edgepack";
 pub const usage =
     \\usage: edgepack-agent [--root DIR] COMMAND
     \\  serve [--socket PATH] [--tcp PORT] [--detach] [--queue N] [--queue-ms N] [--run-ms N]
-    \\        [--failures N]               answer inference requests
+    \\        [--failures N] [--user NAME]
+    \\                                     answer inference requests
     \\  install FILE                       verify a package, try it out, switch to it
     \\  pull DIR|URL [NAME...]             the same, from a directory, web root or bucket prefix
     \\  rollback [NAME]                    back to the version before
@@ -126,9 +127,10 @@ test "commands are taken with their own arguments only" {
     try testing.expect(serve.command.serve.detach);
     try testing.expectEqual(8000, serve.command.serve.tcp.?.port);
     try testing.expectEqualStrings("/s", serve.command.serve.socket.?);
-    const all = [_][]const u8{ "serve", "--detach", "--socket", "/s", "--tcp", "8000", "--queue", "1", "--queue-ms", "2", "--run-ms", "3", "--failures", "4" };
+    const all = [_][]const u8{ "serve", "--detach", "--socket", "/s", "--tcp", "8000", "--queue", "1", "--queue-ms", "2", "--run-ms", "3", "--failures", "4", "--user", "edge" };
     const settings = (try Arguments.parse(&refusal, &all)).command.serve.settings;
     try testing.expectEqual(1 + 2 + 3 + 4, settings.queue.value + settings.queue_ms.value + settings.run_ms.value + settings.failures.value);
+    try testing.expectEqualStrings("edge", settings.user.value().?);
     try testing.expectEqual(2, (try Arguments.parse(&refusal, &.{ "pull", "/d", "a", "b" })).command.pull.names.len);
     try testing.expectEqual(null, (try Arguments.parse(&refusal, &.{"rollback"})).command.rollback);
     for ([_][]const []const u8{

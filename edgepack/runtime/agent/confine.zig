@@ -14,6 +14,7 @@ const std = @import("std");
 const sandbox = @import("sandbox");
 const linux = std.os.linux;
 const log = @import("log.zig");
+const privileges = @import("privileges.zig");
 
 /// Descriptors have numbers below this one.
 const max_descriptors = 16;
@@ -31,7 +32,8 @@ pub fn enter(executable: linux.fd_t, memory_bytes: u64) linux.E {
     // Elsewhere close-on-exec is on every descriptor of ours anyway; this is for those of an ancestor.
     _ = linux.close_range(executable + 1, std.math.maxInt(i32), .{ .UNSHARE = false, .CLOEXEC = true });
     sandbox.gainNothing();
-    _ = dropCapabilities();
+    // Exec gives root's back, but no more than there were, since none are gained (capabilities(7)).
+    privileges.keepNothing();
     const files = leaveFiles(executable);
     if (files != .SUCCESS) return files;
     limit(memory_bytes);
@@ -60,13 +62,6 @@ fn quieten() void {
     if (linux.errno(position) == .SPIPE) return;
     const nowhere = linux.open("/dev/null", .{ .ACCMODE = .WRONLY, .CLOEXEC = true }, 0);
     if (linux.errno(nowhere) != .SUCCESS or linux.errno(linux.dup2(@intCast(nowhere), 2)) != .SUCCESS) _ = linux.close(2);
-}
-
-/// Exec gives root's back, but no more than there were, since no privileges are gained (capabilities(7)).
-pub fn dropCapabilities() linux.E {
-    const header: extern struct { version: u32, pid: i32 } = .{ .version = 0x20080522, .pid = 0 };
-    const nothing: [6]u32 = @splat(0);
-    return linux.errno(linux.syscall2(.capset, @intFromPtr(&header), @intFromPtr(&nothing)));
 }
 
 fn leaveFiles(executable: linux.fd_t) linux.E {

@@ -36,7 +36,7 @@ pub fn main(init: std.process.Init.Minimal) u8 {
     var buffer: [4096]u8 = undefined;
     var stdout = Io.File.stdout().writerStreaming(io, &buffer);
     const out = &stdout.interface;
-    const code: u8 = if (run(arena, io, &refusal, init.args, out)) |code| code else |err| code: {
+    const code: u8 = if (run(arena, io, &refusal, init, out)) |code| code else |err| code: {
         if (err == error.WriteFailed) return 1;
         if (err == error.OutOfMemory) refusal.because(.state, "out of memory", .{}) catch {};
         complain(io, &refusal);
@@ -47,15 +47,15 @@ pub fn main(init: std.process.Init.Minimal) u8 {
     return code;
 }
 
-fn run(arena: std.mem.Allocator, io: Io, refusal: *Refusal, args: std.process.Args, out: *Io.Writer) commands.Error!u8 {
+fn run(arena: std.mem.Allocator, io: Io, refusal: *Refusal, init: std.process.Init.Minimal, out: *Io.Writer) commands.Error!u8 {
     var words: std.ArrayList([]const u8) = .empty;
-    var given = args.iterate();
+    var given = init.args.iterate();
     _ = given.skip(); // the program's own name
     while (given.next()) |word| try words.append(arena, word);
     const parsed: Arguments = try .parse(refusal, words.items);
     const root = parsed.root;
     switch (parsed.command) {
-        .serve => |options| return serve.run(io, refusal, root, options),
+        .serve => |options| return serve.run(io, refusal, root, options, init.environ),
         .install => |path| try commands.install(arena, io, refusal, root, path, out),
         .pull => |what| try commands.pull(arena, io, refusal, root, what.where, what.names, out),
         .rollback => |name| try commands.rollback(arena, io, refusal, root, name, out),

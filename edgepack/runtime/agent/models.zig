@@ -213,6 +213,14 @@ pub const Models = struct {
         return true;
     }
 
+    pub fn count(self: *Models) struct { installed: usize, served: usize } {
+        self.lock.lock();
+        defer self.lock.unlock();
+        var served: usize = 0;
+        for (self.entries[0..self.len]) |*entry| served += @intFromBool(entry.current != null);
+        return .{ .installed = self.len, .served = served };
+    }
+
     pub fn stopAll(self: *Models) void {
         for (self.entries[0..self.len]) |entry| if (entry.current) |served| served.release();
         self.len = 0;

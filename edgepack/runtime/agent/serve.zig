@@ -18,8 +18,10 @@ const endpoints = @import("endpoints.zig");
 const http = @import("http.zig");
 const log = @import("log.zig");
 const Models = @import("models.zig").Models;
+const privileges = @import("privileges.zig");
 const refusals = @import("refusal.zig");
 const Refusal = refusals.Refusal;
+const ServiceManager = @import("service_manager.zig").ServiceManager;
 const Settings = @import("settings.zig").Settings;
 const Store = @import("store.zig").Store;
 const tcp_socket = @import("tcp_socket.zig");
@@ -39,7 +41,7 @@ const shutdown_ms = 10_000;
 const max_path_bytes = 512;
 
 /// The process's exit code: 0 after SIGTERM or SIGINT, and for the command that detached it.
-pub fn run(io: Io, refusal: *Refusal, root: []const u8, options: arguments.Serve) refusals.Error!u8 {
+pub fn run(io: Io, refusal: *Refusal, root: []const u8, options: arguments.Serve, environ: std.process.Environ) refusals.Error!u8 {
     var arena_state: std.heap.ArenaAllocator = .init(std.heap.page_allocator);
     const arena = arena_state.allocator(); // for the life of the process
     const socket_path = options.socket orelse try std.fmt.allocPrint(arena, "{s}/run/agent.sock", .{root});
@@ -47,9 +49,10 @@ pub fn run(io: Io, refusal: *Refusal, root: []const u8, options: arguments.Serve
     const settings = try arena.create(Settings);
     settings.* = options.settings;
     try settings.read(io, refusal, store.root);
+    try privileges.drop(refusal, &store, if (settings.user.value()) |name| try privileges.find(io, refusal, name) else null);
     const place: Place = .{ .socket_path = socket_path, .tcp = options.tcp };
     if (!options.detach) {
-        try serve(arena, refusal, &store, settings, place, null);
+        try serve(arena, refusal, &store, settings, place, .fromEnvironment(environ), null);
         return 0;
     }
     const log_path = try std.fmt.allocPrintSentinel(arena, "{s}/run/agent.log", .{root}, 0);
@@ -59,7 +62,7 @@ pub fn run(io: Io, refusal: *Refusal, root: []const u8, options: arguments.Serve
             return refusal.because(.state, "the server ended; see {s}", .{log_path});
         },
         .daemon => |announcement| {
-            serve(arena, refusal, &store, settings, place, announcement) catch |err| {
+            serve(arena, refusal, &store, settings, place, .{}, announcement) catch |err| {
                 log.line("{s}", .{refusal.reason()});
                 linux.exit_group(if (err == error.Refused) refusal.check.exitCode() else 1);
             };
@@ -70,7 +73,7 @@ pub fn run(io: Io, refusal: *Refusal, root: []const u8, options: arguments.Serve
 
 const Place = struct { socket_path: []const u8, tcp: ?tcp_socket.Address };
 
-fn serve(arena: std.mem.Allocator, refusal: *Refusal, store: *Store, settings: *const Settings, place: Place, announcement: ?detach.Announcement) refusals.Error!void {
+fn serve(arena: std.mem.Allocator, refusal: *Refusal, store: *Store, settings: *const Settings, place: Place, manager: ServiceManager, announcement: ?detach.Announcement) refusals.Error!void {
     errdefer if (announcement) |it| it.failed(refusal);
     try claim(store);
     const server = try arena.create(Server);
@@ -81,6 +84,7 @@ fn serve(arena: std.mem.Allocator, refusal: *Refusal, store: *Store, settings: *
         .signals = try takeSignals(refusal),
         .stop = try eventFd(refusal),
         .finished = try eventFd(refusal),
+        .manager = manager,
     };
     server.captures.start();
     // Workers first: whoever can connect finds every model ready that can be.
@@ -91,7 +95,9 @@ fn serve(arena: std.mem.Allocator, refusal: *Refusal, store: *Store, settings: *
     if (announcement) |it| it.ready();
     confine.tellWhatIsMissing();
     log.line("serving {d} models at {s}", .{ server.models.len, place.socket_path });
+    server.manager.ready(&server.models);
     server.acceptUntilSignal();
+    server.manager.stopping();
     unix_socket.remove(place.socket_path);
     server.drain();
     server.captures.stop();
@@ -155,6 +161,7 @@ const Server = struct {
     /// Written by each connection that ends.
     finished: linux.fd_t,
     connections: std.atomic.Value(u32) = .init(0),
+    manager: ServiceManager,
     /// Connections that got a 503; closed a little later, so that their request does not fail on them
     /// before they read the answer.
     turned_away: [16]linux.fd_t = undefined,
@@ -167,7 +174,8 @@ const Server = struct {
             .{ .fd = self.tcp, .events = linux.POLL.IN, .revents = 0 },
         };
         while (true) {
-            const patience: u64 = if (self.turned_away_len > 0) linger_ms else idle_ms;
+            self.manager.keepAlive(&self.models);
+            const patience = self.manager.patience(if (self.turned_away_len > 0) linger_ms else idle_ms);
             if (!clock.poll(&fds, clock.milliseconds() + patience)) {
                 self.closeTurnedAway();
                 continue;

@@ -24,6 +24,8 @@ pub const Settings = struct {
     run_ms: Number(60_000, 1, 3_600_000) = .{},
     /// Failures in a row after which a model goes back to the version before; 0 for never.
     failures: Number(5, 0, 1000) = .{},
+    /// Whom the server becomes, see privileges.zig.
+    user: Word = .{},
 
     /// Takes `option`, "--queue-ms" for queue_ms; false where it is the name of no setting.
     pub fn take(self: *Settings, refusal: *Refusal, option: []const u8, word: []const u8) error{Refused}!bool {
@@ -70,7 +72,7 @@ pub const Settings = struct {
 fn listed(comptime as_options: bool) []const u8 {
     var list: []const u8 = "";
     for (std.meta.fieldNames(Settings), 0..) |name, index| {
-        list = list ++ (if (index > 0) ", " else "") ++ (if (as_options) optionName(name) ++ " N" else name);
+        list = list ++ (if (index > 0) ", " else "") ++ (if (as_options) optionName(name) ++ " " ++ @FieldType(Settings, name).argument else name);
     }
     return list;
 }
@@ -93,6 +95,7 @@ fn Number(comptime default: u32, comptime least: u32, comptime most: u32) type {
         given: bool = false,
 
         const Self = @This();
+        const argument = "N";
 
         fn takeWord(self: *Self, refusal: *Refusal, option: []const u8, word: []const u8) error{Refused}!void {
             const number = std.fmt.parseInt(u32, word, 10) catch null;
@@ -111,6 +114,36 @@ fn Number(comptime default: u32, comptime least: u32, comptime most: u32) type {
         }
     };
 }
+
+/// What is not empty and has `max_bytes` at most. Not to be moved while value() is in use.
+const Word = struct {
+    buffer: [max_bytes]u8 = undefined,
+    len: usize = 0,
+    given: bool = false,
+
+    const argument = "NAME";
+    const max_bytes = 64;
+
+    pub fn value(self: *const Word) ?[]const u8 {
+        return if (self.len > 0) self.buffer[0..self.len] else null;
+    }
+
+    fn takeWord(self: *Word, refusal: *Refusal, option: []const u8, word: []const u8) error{Refused}!void {
+        if (word.len == 0 or word.len > max_bytes) return refusal.because(.usage, "{s} takes 1 to {d} bytes", .{ option, max_bytes });
+        self.set(word);
+        self.given = true;
+    }
+
+    fn takeField(self: *Word, doc: Document, object: document.Object, name: []const u8) error{Refused}!void {
+        const text = try doc.string(object, name, max_bytes);
+        if (!self.given) self.set(text);
+    }
+
+    fn set(self: *Word, text: []const u8) void {
+        @memcpy(self.buffer[0..text.len], text);
+        self.len = text.len;
+    }
+};
 
 const testing = std.testing;
 
@@ -131,6 +164,12 @@ test "what the file leaves out keeps its default, and the command line comes bef
     try testing.expectEqual(3_600_000, settings.run_ms.value);
     try testing.expectEqual(5, settings.failures.value);
     try testParse(&settings, &refusal, "{}");
+    try testing.expectEqual(null, settings.user.value());
+    try testParse(&settings, &refusal, "{\"user\":\"edge\"}");
+    try testing.expectEqualStrings("edge", settings.user.value().?);
+    try testing.expect(try settings.take(&refusal, "--user", "1000"));
+    try testParse(&settings, &refusal, "{\"user\":\"edge\"}");
+    try testing.expectEqualStrings("1000", settings.user.value().?);
 }
 
 test "a wrong setting is refused with its key and its range" {
@@ -149,7 +188,7 @@ test "a wrong setting is refused with its key and its range" {
     }
     try testing.expectError(error.Refused, testParse(&settings, &refusal, "{\"queues\":1}"));
     try testing.expect(std.mem.startsWith(u8, refusal.reason(), "serve.json: no setting is called queues; there are queue, queue_ms"));
-    for ([_][]const u8{ "", "[]", "{", "{\"queue\":1,\"queue\":1}", "{\"queue\":null}" }) |bad| {
+    for ([_][]const u8{ "", "[]", "{", "{\"queue\":1,\"queue\":1}", "{\"queue\":null}", "{\"user\":1000}", "{\"user\":\"\"}", "{\"user\":\"" ++ &@as([65]u8, @splat('u')) ++ "\"}" }) |bad| {
         try testing.expectError(error.Refused, testParse(&settings, &refusal, bad));
         try testing.expectEqual(.state, refusal.check);
     }
