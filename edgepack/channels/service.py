@@ -53,7 +53,7 @@ def start_agent(session: Session, binary: str, root: str) -> str:
     if unit:
         quoted = shlex.quote(unit)
         start = f"systemctl daemon-reload && systemctl enable --quiet {quoted} && "
-        _do(session, f"{start}systemctl restart {quoted}", "start the agent by systemd", 60)
+        _do(session, f"{start}systemctl restart {quoted}", "start the agent by systemd", 300)
     else:
         command = shlex.join([binary, "--root", root, "serve", "--detach"])
         _do(session, f"{command} > /dev/null < /dev/null", "start the agent", 30)
