@@ -23,6 +23,7 @@ const refusals = @import("refusal.zig");
 const Refusal = refusals.Refusal;
 const ServiceManager = @import("service_manager.zig").ServiceManager;
 const Settings = @import("settings.zig").Settings;
+const signals = @import("signals.zig");
 const Store = @import("store.zig").Store;
 const tcp_socket = @import("tcp_socket.zig");
 const unix_socket = @import("unix_socket.zig");
@@ -81,9 +82,9 @@ fn serve(arena: std.mem.Allocator, refusal: *Refusal, store: *Store, settings: *
         .models = .{ .store = store.*, .settings = settings },
         .captures = .{ .store = store.* },
         .api = .{ .models = &server.models, .captures = &server.captures, .agent_version = @import("main.zig").version },
-        .signals = try takeSignals(refusal),
-        .stop = try eventFd(refusal),
-        .finished = try eventFd(refusal),
+        .signals = try signals.take(refusal),
+        .stop = try signals.event(refusal),
+        .finished = try signals.event(refusal),
         .manager = manager,
     };
     server.captures.start();
@@ -122,30 +123,6 @@ fn claim(store: *Store) error{Refused}!void {
         error.WouldBlock => store.refusal.because(.state, "another server serves this store", .{}),
         else => store.refusal.because(.state, "cannot lock run/serve.lock: {t}", .{err}),
     };
-}
-
-/// Blocked in every thread, since threads inherit the mask, and read from a descriptor instead. A
-/// reader of our stderr that went away must not end us, nor a file that may not grow.
-fn takeSignals(refusal: *Refusal) error{Refused}!linux.fd_t {
-    var mask = linux.sigemptyset();
-    for ([_]linux.SIG{ .TERM, .INT }) |signal| linux.sigaddset(&mask, signal);
-    _ = linux.sigprocmask(linux.SIG.BLOCK, &mask, null);
-    const ignore: linux.Sigaction = .{ .handler = .{ .handler = linux.SIG.IGN }, .mask = linux.sigemptyset(), .flags = 0 };
-    for ([_]linux.SIG{ .PIPE, .XFSZ }) |signal| _ = linux.sigaction(signal, &ignore, null);
-    const result = linux.signalfd(-1, &mask, linux.SFD.CLOEXEC);
-    if (linux.errno(result) != .SUCCESS) return refusal.because(.state, "no signalfd: {t}", .{linux.errno(result)});
-    return @intCast(result);
-}
-
-fn eventFd(refusal: *Refusal) error{Refused}!linux.fd_t {
-    const result = linux.eventfd(0, linux.EFD.CLOEXEC | linux.EFD.NONBLOCK);
-    if (linux.errno(result) != .SUCCESS) return refusal.because(.state, "no eventfd: {t}", .{linux.errno(result)});
-    return @intCast(result);
-}
-
-fn signalEvent(fd: linux.fd_t) void {
-    const one: u64 = 1;
-    _ = linux.write(fd, std.mem.asBytes(&one), @sizeOf(u64));
 }
 
 const Server = struct {
@@ -224,7 +201,7 @@ const Server = struct {
         for (0..2 * max_connections) |_| if (!self.acceptOne()) break;
         _ = linux.close(self.unix);
         if (self.tcp >= 0) _ = linux.close(self.tcp);
-        signalEvent(self.stop);
+        signals.announce(self.stop);
         const settings = self.models.settings;
         const deadline = clock.milliseconds() + settings.queue_ms.value + settings.run_ms.value + shutdown_ms;
         var fds = [_]linux.pollfd{.{ .fd = self.finished, .events = linux.POLL.IN, .revents = 0 }};
@@ -241,7 +218,7 @@ fn serveConnection(server: *Server, fd: linux.fd_t, over_tcp: bool) void {
     defer {
         _ = linux.close(fd);
         _ = server.connections.fetchSub(1, .release);
-        signalEvent(server.finished);
+        signals.announce(server.finished);
     }
     var read_buffer: [16 << 10]u8 = undefined;
     var write_buffer: [4 << 10]u8 = undefined;
@@ -301,10 +278,13 @@ test {
     _ = @import("metrics_text.zig");
     _ = @import("mutex.zig");
     _ = @import("observing.zig");
+    _ = @import("confine.zig");
+    _ = @import("privileges.zig");
     _ = @import("process_figures.zig");
+    _ = @import("service_manager.zig");
+    _ = @import("settings.zig");
     _ = @import("queue.zig");
     _ = @import("route.zig");
-    _ = @import("settings.zig");
     _ = @import("shared_memory.zig");
     _ = @import("staging.zig");
     _ = @import("statistics.zig");
