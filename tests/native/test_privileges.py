@@ -79,6 +79,17 @@ def test_what_root_installs_the_server_of_another_user_loads(
             assert {"demo": version}.items() <= {e["name"]: e["version"] for e in index}.items()
 
 
+def test_folders_of_captures_are_given_and_nothing_that_a_link_leads_to(
+    open_device: Device,
+) -> None:
+    captures = open_device.root / "captures"
+    (captures / "m").mkdir(parents=True)
+    (captures / "n").symlink_to(open_device.root / "trust")
+    with open_device.serving("--user", f"{USER}:{GROUP}"):
+        owners = [path.stat().st_uid for path in (captures / "m", captures, captures / "n")]
+        assert owners == [USER, 0, 0]
+
+
 def test_what_a_server_of_root_left_in_run_is_not_in_the_way(open_device: Device) -> None:
     """Nor does root follow what the user may have put there."""
     with open_device.serving():
@@ -114,7 +125,7 @@ def test_only_root_becomes_another(open_device: Device) -> None:
     subprocess.run(open_device.command("status"), check=True, stdout=subprocess.DEVNULL)
     # Not the one in the cache, which may be in root's home.
     program = Path(shutil.copy(open_device.agent, open_device.root / "edgepack-agent"))
-    command = [program, "--root", open_device.root, "serve", "--user", "61299"]
+    command = [str(program), "--root", str(open_device.root), "serve", "--user", "61299"]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, user=USER, group=GROUP
     )

@@ -6,7 +6,6 @@
 
 const std = @import("std");
 const Io = std.Io;
-const linux = std.os.linux;
 const Allocator = std.mem.Allocator;
 const capture_push = @import("capture_push.zig");
 const capture_rules = @import("capture_rules.zig");
@@ -98,14 +97,9 @@ fn write(store: *Store, name: []const u8, text: []const u8) !void {
     try replace(store.io, dir, capture_rules.file_name, text);
 }
 
-/// A new one belongs to the owner of `parent`: to the server's user, where it has one.
 fn makeDir(io: Io, parent: Io.Dir, name: []const u8) !Io.Dir {
     parent.createDir(io, name, .fromMode(0o750)) catch |err| if (err != error.PathAlreadyExists) return err;
-    const dir = try parent.openDir(io, name, .{ .iterate = true, .follow_symlinks = false });
-    var owner: linux.Statx = undefined;
-    const found = linux.statx(parent.handle, "", linux.AT.EMPTY_PATH, .{ .UID = true, .GID = true }, &owner);
-    if (linux.errno(found) == .SUCCESS) _ = linux.fchown(dir.handle, owner.uid, owner.gid);
-    return dir;
+    return parent.openDir(io, name, .{ .iterate = true, .follow_symlinks = false });
 }
 
 /// False where none runs; it reads the rules when it starts.

@@ -1,14 +1,16 @@
 //! What the server may do on the device. Started as root, it becomes the user that --user names, or stays
 //! root with two capabilities: to open the shared memory of its clients, and to listen at a port below 1024.
 //!
-//! Of the store it then may write run/ and captures/, and reads the rest, which root's own commands write.
-//! As root nothing is followed that the user could have put there: in a directory of its own, a link.
+//! Of the store it then may write run/ and the folders in captures/ that are there when it starts, and reads
+//! the rest, which root's own commands write. Nothing within what belongs to the user is changed as root:
+//! in a directory of its own it could put a link in our way.
 //! All of this is done before there are threads, since the kernel gives each its own credentials.
 
 const std = @import("std");
 const Io = std.Io;
 const linux = std.os.linux;
 const capture_format = @import("capture_format.zig");
+const naming = @import("naming.zig");
 const refusals = @import("refusal.zig");
 const Refusal = refusals.Refusal;
 const sandbox = @import("sandbox");
@@ -38,7 +40,7 @@ pub fn drop(refusal: *Refusal, store: *Store, wanted: ?User) error{Refused}!void
     if (linux.geteuid() == user.uid) return if (user.uid == 0) keepLittle(refusal) else {};
     if (linux.geteuid() != 0) return refusal.because(.state, "only root can become user {d}; start serve as that user, or as root", .{user.uid});
     try expect(refusal, "give it run/", linux.fchownat(store.root.handle, "run", user.uid, user.gid, linux.AT.SYMLINK_NOFOLLOW));
-    giveCaptures(store, user);
+    try giveCaptures(refusal, store, user);
     for (0..max_capabilities) |capability| {
         if (linux.errno(linux.prctl(@backingInt(linux.PR.CAPBSET_DROP), capability, 0, 0, 0)) != .SUCCESS) break;
     }
@@ -53,20 +55,18 @@ pub fn drop(refusal: *Refusal, store: *Store, wanted: ?User) error{Refused}!void
     removeLeftovers(store);
 }
 
-/// captures/ and the folders of models in it. What a server of root left in them stays root's; their new
-/// owner may remove it.
-fn giveCaptures(store: *Store, user: User) void {
-    store.root.createDir(store.io, capture_format.folder, .fromMode(0o750)) catch {};
+/// The folder captures/ itself stays root's, who alone makes and moves what is in it.
+fn giveCaptures(refusal: *Refusal, store: *Store, user: User) error{Refused}!void {
     const captures = store.root.openDir(store.io, capture_format.folder, .{ .iterate = true, .follow_symlinks = false }) catch return;
     defer captures.close(store.io);
     var entries = captures.iterate();
     while (entries.next(store.io) catch null) |entry| {
-        if (entry.kind != .directory) continue;
-        const model = captures.openDir(store.io, entry.name, .{ .iterate = true, .follow_symlinks = false }) catch continue;
-        defer model.close(store.io);
-        _ = linux.fchown(model.handle, user.uid, user.gid);
+        if (entry.kind != .directory or !naming.isName(entry.name)) continue;
+        var name: [65]u8 = @splat(0); // isName() lets 64 bytes through
+        @memcpy(name[0..entry.name.len], entry.name);
+        const given = linux.fchownat(captures.handle, @ptrCast(&name), user.uid, user.gid, linux.AT.SYMLINK_NOFOLLOW);
+        try expect(refusal, "give it captures/", given);
     }
-    _ = linux.fchown(captures.handle, user.uid, user.gid);
 }
 
 /// Files of run/ that a server of another user left cannot be written, but in our own directory removed.

@@ -10,7 +10,9 @@ pub const suffix = ".tmp";
 /// `dir` was opened with .iterate. When it returns without an error, the new contents are on the disk.
 pub fn replace(io: Io, dir: Io.Dir, comptime name: []const u8, bytes: []const u8) !void {
     errdefer dir.deleteFile(io, name ++ suffix) catch {};
-    const file = try dir.createFile(io, name ++ suffix, .{ .permissions = .fromMode(0o644) });
+    // Anew: in a folder that is another user's, what is called so may be a link to anything.
+    dir.deleteFile(io, name ++ suffix) catch {};
+    const file = try dir.createFile(io, name ++ suffix, .{ .permissions = .fromMode(0o644), .exclusive = true });
     defer file.close(io);
     try file.writeStreamingAll(io, bytes);
     try file.sync(io);
@@ -29,8 +31,11 @@ test "what is replaced is there whole" {
     var tmp = std.testing.tmpDir(.{ .iterate = true });
     defer tmp.cleanup();
     var buffer: [16]u8 = undefined;
+    try tmp.dir.writeFile(io, .{ .sub_path = "precious", .data = "whole" });
+    try tmp.dir.symLink(io, "precious", "x" ++ suffix, .{});
     for ([_][]const u8{ "longer", "new", "" }) |contents| {
         try replace(io, tmp.dir, "x", contents);
         try std.testing.expectEqualStrings(contents, try tmp.dir.readFile(io, "x", &buffer));
     }
+    try std.testing.expectEqualStrings("whole", try tmp.dir.readFile(io, "precious", &buffer));
 }
