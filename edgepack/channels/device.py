@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from edgepack import canonical
-from edgepack.channels.agent import Agent, DeviceStatus
+from edgepack.channels.agent import Agent
 from edgepack.channels.channel import ChannelOptions
 from edgepack.channels.device_events import DeviceEvent
+from edgepack.channels.device_status import DeviceStatus
 from edgepack.channels.service import start_agent
 from edgepack.channels.ssh_session import Session, UploadFailedError, open_session
 from edgepack.errors import ConfigError, DeviceError

@@ -17,13 +17,14 @@ import tempfile
 from pathlib import Path
 
 from edgepack.artefacts import Package, PackagedTarget, PushResult, SignedPackage
-from edgepack.channels.agent import Agent, DeviceStatus
+from edgepack.channels.agent import Agent
 from edgepack.channels.channel import (
     ChannelOptions,
     PackageContents,
     signature_envelope,
     target_blobs,
 )
+from edgepack.channels.device_status import DeviceStatus
 from edgepack.channels.ssh_session import Progress, UploadFailedError, open_session
 from edgepack.errors import ChannelError, DeviceError, TrustError
 from edgepack.naming import parse_version

@@ -16,7 +16,7 @@ import pytest
 import edgepack.package
 from edgepack.artefacts import PushResult, SignedPackage
 from edgepack.channels import ChannelOptions, device, push
-from edgepack.channels.agent import DeviceStatus
+from edgepack.channels.device_status import DeviceStatus
 from edgepack.channels.ssh_session import Session, open_session
 from edgepack.errors import ChannelError, DeviceError
 from edgepack.targets import load_target

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from edgepack import captures
-from edgepack.channels.agent import DeviceStatus
+from edgepack.channels.device_status import DeviceStatus
 from tests.capture_samples import raw, segment
 from tests.integration.machines.ports import free_ports
 from tests.native.collector import Collector, Request

@@ -12,7 +12,7 @@ import pytest
 
 from edgepack.artefacts import Baseline, TensorBaseline, TensorSpec
 from edgepack.baseline import measure_baseline
-from edgepack.channels.agent import DeviceStatus
+from edgepack.channels.device_status import DeviceStatus
 from edgepack.cli import text
 from tests.native.fake_device import Device, FakeModel, request
 from tests.native.test_metrics import scrape

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edgepack.channels.agent import DeviceStatus
+from edgepack.channels.device_status import DeviceStatus
 from edgepack.cli import text
 from edgepack.trust import PrivateKey, new_key
 from tests.native import fake_device

@@ -6,7 +6,8 @@ from typing import Any, cast
 
 import pytest
 
-from edgepack.channels.agent import Agent, DeviceStatus
+from edgepack.channels.agent import Agent
+from edgepack.channels.device_status import DeviceStatus
 from edgepack.channels.ssh_session import Completed, Session
 from edgepack.errors import (
     ChannelError,

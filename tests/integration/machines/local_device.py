@@ -24,7 +24,7 @@ import edgepack.package
 from edgepack import toolchain
 from edgepack.artefacts import PushResult, SignedPackage
 from edgepack.channels import ChannelOptions, device, push
-from edgepack.channels.agent import DeviceStatus
+from edgepack.channels.device_status import DeviceStatus
 from edgepack.targets import load_target
 from tests.integration.machines.models import KEY
 from tests.integration.machines.ports import wait_until
