@@ -134,6 +134,24 @@ def test_reboot_serves_what_was_installed(edge: EdgeDevice) -> None:
     edge.assert_serves(number)
 
 
+def test_clock_of_1970_and_one_far_ahead_hinder_no_install_and_no_start(edge: EdgeDevice) -> None:
+    for clock in ("2099-12-31T23:59:00", "1970-01-01T00:01:00"):
+        number = edge.number()
+        edge.machine.cut_power()
+        edge.machine.boot(clock)
+        wait_until(lambda: edge.status().serving, 30, "the agent serves after the boot")
+        year = time.gmtime(edge.status().time / 1000).tm_year
+        assert abs(year - int(clock[:4])) <= 1, "the machine has this clock"
+        edge.assert_serves(number)
+        edge.push(edge.package(number + 1))
+        edge.assert_serves(number + 1)
+    number = edge.number()
+    edge.machine.cut_power()
+    edge.machine.boot()
+    wait_until(lambda: edge.status().serving, 30, "the agent serves after the boot")
+    edge.assert_serves(number)
+
+
 MOMENTS = (0.05, 0.3, 0.5, 0.7, 0.9, 1.1)
 """Of the time that an install takes when nothing goes wrong."""
 

@@ -63,12 +63,17 @@ class Machine:
         """How it is reached: as host ``device``, user root."""
         return SSHServer(self.folder, self.port, "root")
 
-    def boot(self) -> None:
-        """Switch it on, and wait until its init has come through."""
+    def boot(self, clock: str = "utc") -> None:
+        """Switch it on, and wait until its init has come through.
+
+        ``clock`` is what its clock shows then: ``1970-01-01T00:01:00``, or what qemu's -rtc base takes.
+        """
         assert self._process is None
         self.boots += 1
         console = self.folder / f"console-{self.boots}.log"
-        process = self._process = subprocess.Popen([*self._command(), "-serial", f"file:{console}"])
+        process = self._process = subprocess.Popen(
+            [*self._command(), "-rtc", f"base={clock}", "-serial", f"file:{console}"]
+        )
 
         def is_ready() -> bool:
             assert process.poll() is None, f"qemu has ended: {console.read_text()[-2000:]}"
