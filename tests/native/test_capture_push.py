@@ -26,7 +26,6 @@ from tests.native.fake_device import (
 )
 from tests.native.test_metrics import scrape
 
-
 M_DONE = {"name": "m", "pushed": 1, "last": 1}
 
 
