@@ -335,7 +335,7 @@ def test_the_command_tells_the_same_with_and_without_a_server(device: Device) ->
         (("set", "m", '{"below":{"output":"z","value":1}}'), 2, 'no output "z"'),
         (("set", "other", "{}"), 10, "no version of other"),
         (("set", "../m", "{}"), 2, "no name"),
-        (("on", "m"), 2, "set, off and status"),
+        (("on", "m"), 2, "capture takes set, off, status"),
         (("off",), 2, "needs a model"),
     ],
 )
