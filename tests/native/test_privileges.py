@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgepack.trust import PrivateKey
 from tests.conftest import unavailable
+from tests.native.collector import Collector
 from tests.native.device_store import Device as PackageDevice
 from tests.native.device_store import write
-from tests.native.fake_device import Device, request, values
+from tests.native.fake_device import Device, request, values, wait_until
 
 USER, GROUP = 61234, 61235
 INFER = "/v2/models/m/infer"
@@ -104,6 +107,35 @@ def test_what_a_server_of_root_left_in_run_is_not_in_the_way(open_device: Device
         assert open_device.ask("GET", "/v2/health/ready")[0] == 200
     assert (precious.read_text(), precious.stat().st_uid) == ("x", 0)
     assert (open_device.root / "run" / "serve.lock").stat().st_uid == USER
+
+
+def test_another_user_captures_and_pushes_and_root_may_do_it_by_hand(open_device: Device) -> None:
+    def capture(*arguments: str) -> dict[str, Any]:
+        done = subprocess.run(
+            open_device.command("capture", *arguments), capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    capture("set", "m", '{"always":true}')
+    with Collector().listening() as collector:
+        config = open_device.root / "push.json"
+        config.write_text(json.dumps({"url": collector.url, "interval_s": 1}))
+        with open_device.serving("--user", f"{USER}:{GROUP}"):
+            assert open_device.ask("POST", INFER, request([1, 2, 3, 4]))[0] == 200
+            wait_until(lambda: len(collector.numbers()) == 1)
+            wait_until(lambda: (open_device.root / "captures/m/pushed").exists())
+            assert open_device.ask("POST", INFER, request([1, 2, 3, 4]))[0] == 200
+            wait_until(lambda: len(collector.numbers()) == 2)
+            assert capture("push") == {"ok": True, "records": 0}
+            assert open_device.ask("POST", INFER, request([1, 2, 3, 4]))[0] == 200
+            wait_until(lambda: len(collector.numbers()) == 3)
+            config.chmod(0o600)
+            config.touch()
+            wait_until(lambda: "cannot be read" in (open_device.root / "stderr").read_text())
+        assert sorted(set(collector.numbers())) == collector.numbers()
+    assert capture("list")["device"] == (open_device.root / "captures/.device").read_text()
 
 
 @pytest.mark.parametrize(

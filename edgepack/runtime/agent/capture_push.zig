@@ -33,7 +33,9 @@ const longest_pause_ms = 15 * 60 * 1_000;
 const stack_bytes = 256 << 10;
 /// Then another model's turn comes.
 const max_batches = 64;
-const lock_name = ".push.lock";
+
+/// Stands for what is there and cannot be read, or is too long.
+const unreadable: []const u8 = "?";
 
 const Failure = struct { refusal: Refusal = .{}, lasting: bool = false };
 
@@ -137,7 +139,7 @@ fn readConfig(arena: Allocator, io: Io, root: []const u8) ?[]const u8 {
     const path = std.fmt.allocPrint(arena, "{s}/" ++ push_config.file_name, .{root}) catch return null;
     return Io.Dir.cwd().readFileAlloc(io, path, arena, .limited(push_config.max_file_bytes)) catch |err| switch (err) {
         error.FileNotFound => null,
-        else => "", // which is no configuration, and told as that
+        else => unreadable,
     };
 }
 
@@ -145,13 +147,14 @@ fn readConfig(arena: Allocator, io: Io, root: []const u8) ?[]const u8 {
 fn attempt(arena: Allocator, io: Io, root: []const u8, text: []const u8, failure: *Failure) refusals.Error!Round {
     const refusal = &failure.refusal;
     failure.lasting = true;
+    if (text.ptr == unreadable.ptr) return refusal.because(.state, push_config.file_name ++ " cannot be read; may the server's user?", .{});
     const config: Config = try .parse(arena, refusal, text);
     failure.lasting = false;
     const captures = try capture_output.open(io, refusal, root) orelse return .{};
     defer captures.close(io);
-    const lock = captures.createFile(io, lock_name, .{ .lock = .exclusive, .truncate = false, .permissions = .fromMode(0o640) }) catch |err|
-        return refusal.because(.state, "cannot lock captures/" ++ lock_name ++ ": {t}", .{err});
-    defer lock.close(io);
+    // Released with the descriptor. By hand and by the server at once would push twice.
+    const locked = linux.errno(linux.flock(captures.handle, std.posix.LOCK.EX));
+    if (locked != .SUCCESS) return refusal.because(.state, "cannot lock captures/: {t}", .{locked});
     const id = capture_id.get(io, captures) catch |err|
         return refusal.because(.disk, "cannot write captures/{s}: {t}", .{ capture_id.file_name, err });
     const web = try arena.create(Web);

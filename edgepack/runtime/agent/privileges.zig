@@ -10,6 +10,7 @@ const std = @import("std");
 const Io = std.Io;
 const linux = std.os.linux;
 const capture_format = @import("capture_format.zig");
+const capture_id = @import("capture_id.zig");
 const naming = @import("naming.zig");
 const refusals = @import("refusal.zig");
 const Refusal = refusals.Refusal;
@@ -55,10 +56,13 @@ pub fn drop(refusal: *Refusal, store: *Store, wanted: ?User) error{Refused}!void
     removeLeftovers(store);
 }
 
-/// The folder captures/ itself stays root's, who alone makes and moves what is in it.
+/// The folder captures/ itself stays root's, who alone makes and moves what is in it; its group may enter.
 fn giveCaptures(refusal: *Refusal, store: *Store, user: User) error{Refused}!void {
     const captures = store.root.openDir(store.io, capture_format.folder, .{ .iterate = true, .follow_symlinks = false }) catch return;
     defer captures.close(store.io);
+    _ = capture_id.get(store.io, captures) catch {}; // whom it is told later says what is wrong
+    const owner_stays: linux.uid_t = std.math.maxInt(linux.uid_t);
+    try expect(refusal, "let its group into captures/", linux.fchown(captures.handle, owner_stays, user.gid));
     var entries = captures.iterate();
     while (entries.next(store.io) catch null) |entry| {
         if (entry.kind != .directory or !naming.isName(entry.name)) continue;
