@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import subprocess
 import tempfile
 import threading
 import urllib.request
@@ -16,14 +17,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import pytest
 
 import edgepack.package
+from edgepack import captures
 from edgepack.artefacts import Package, PushResult, SignedPackage
 from edgepack.channels import ChannelOptions, PackageContents, push
 from edgepack.channels.channel import package_blobs
 from edgepack.errors import ChannelError, ConfigError, TrustError
 from edgepack.trust import new_key, verify
 from tests import package_samples
+from tests.capture_samples import segment
 from tests.integration.machines import ceph, sshd
-from tests.integration.machines.local_device import local_device
+from tests.integration.machines.local_device import agent_binary, local_device
 from tests.integration.machines.models import compile_linear
 from tests.integration.machines.models import signed as signed_model
 from tests.integration.machines.ports import free_ports
@@ -360,6 +363,40 @@ def test_bucket_with_a_read_policy_is_a_web_root(
     with pytest.raises(urllib.error.HTTPError, match="403") as caught:
         urllib.request.urlopen(f"{url}/private", timeout=10)
     caught.value.close()
+
+
+def test_agent_pushes_captures_by_a_presigned_form(
+    tmp_path: Path, s3: S3Client, bucket: str, gateway: ceph.Gateway
+) -> None:
+    """One signature, made by who has the keys, for all that is below a prefix and for nothing else."""
+    prefix = "captures/"
+    form = s3.generate_presigned_post(
+        bucket, prefix + "${filename}", Conditions=[["starts-with", "$key", prefix]]
+    )
+    root = tmp_path / "device"
+    for numbers in ([1, 2, 3], [1025, 1026]):
+        segment(root / "captures" / "m", numbers, model="m", size=3)
+    settings = {"url": f"{gateway.endpoint}/{bucket}", "form": form["fields"]}
+    (root / "push.json").write_text(json.dumps(settings))
+    command = [str(agent_binary("host")), "--root", str(root), "capture", "push"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"ok": True, "records": 5}), done
+    device = (root / "captures" / ".device").read_text()
+    assert list(objects(s3, bucket)) == [
+        f"captures/{device}/m/000000000001-000000000003.epc",
+        f"captures/{device}/m/000000001025-000000001026.epc",
+    ]
+    (tmp_path / "came").mkdir()
+    for key, content in objects(s3, bucket).items():
+        (tmp_path / "came" / Path(key).name).write_bytes(content)
+    came = list(captures.read(tmp_path / "came"))
+    assert [record.number for record in came] == [1, 2, 3, 1025, 1026]
+
+    (root / "captures" / "m" / "pushed").unlink()
+    form["fields"]["key"] = "elsewhere/${filename}"
+    (root / "push.json").write_text(json.dumps(settings))
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, "answers 403" in done.stdout) == (9, True), done
 
 
 def documented_policies(bucket: str) -> list[dict[str, Any]]:

@@ -97,6 +97,7 @@ test {
     _ = @import("keys.zig");
     _ = @import("notify.zig");
     _ = @import("push_config.zig");
+    _ = @import("push_form.zig");
     _ = @import("push_state.zig");
     _ = @import("replace.zig");
     _ = @import("serve.zig");

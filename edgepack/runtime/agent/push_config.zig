@@ -4,16 +4,19 @@
 //!      "method":"POST"|"PUT"                       POST, if it is not said
 //!      "headers":{NAME:VALUE,...}                  16 at most
 //!      "batch_bytes":N                             1 KiB to 64 MiB, 1 MiB if it is not said
-//!      "interval_s":N}                             seconds between two looks for what is new, 60 if it is not said
+//!      "interval_s":N                              seconds between two looks for what is new, 60 if it is not said
+//!      "form":{NAME:TEXT,...}}                     of a presigned POST: URL itself takes all, see push_form.zig
 //!
-//! Without TLS everybody on the way can read and repeat what a header says. So one that is a secret by its
-//! name is taken for loopback only, where a program that speaks TLS may listen and forward.
+//! Without TLS everybody on the way can read and repeat what a header or a form says. So a header that is a
+//! secret by its name, and every form, is taken for loopback only, where a program that speaks TLS may listen
+//! and forward.
 
 const std = @import("std");
 const Io = std.Io;
 const Allocator = std.mem.Allocator;
 const document = @import("document.zig");
 const Document = document.Document;
+const push_form = @import("push_form.zig");
 const refusals = @import("refusal.zig");
 const Refusal = refusals.Refusal;
 
@@ -23,6 +26,8 @@ const max_url = 1024;
 const max_headers = 16;
 const max_header_name = 64;
 const max_header_value = 4096;
+const max_form_fields = 24;
+const max_form_value = 8192;
 
 /// Those that this agent writes itself.
 const own_headers = [_][]const u8{ "host", "content-length", "content-type", "transfer-encoding", "connection", "expect", "user-agent" };
@@ -37,13 +42,14 @@ pub const Config = struct {
     headers: []const Header,
     batch_bytes: u64,
     interval_s: u64,
+    form: ?[]const Header = null,
 
     /// The result lives in `arena` or `bytes`.
     pub fn parse(arena: Allocator, refusal: *Refusal, bytes: []const u8) refusals.Error!Config {
         const doc: Document = .{ .refusal = refusal, .check = .state, .title = file_name };
         const root = try doc.parse(arena, bytes);
         for (root.keys()) |key| {
-            for ([_][]const u8{ "url", "method", "headers", "batch_bytes", "interval_s" }) |known| {
+            for ([_][]const u8{ "url", "method", "headers", "batch_bytes", "interval_s", "form" }) |known| {
                 if (std.mem.eql(u8, key, known)) break;
             } else return doc.malformed("unknown field {s}", .{key});
         }
@@ -55,6 +61,7 @@ pub const Config = struct {
             .headers = try parseHeaders(arena, doc, root, isLoopback(host)),
             .batch_bytes = try number(doc, root, "batch_bytes", 1 << 10, 64 << 20, 1 << 20),
             .interval_s = try number(doc, root, "interval_s", 1, 7 * 24 * 60 * 60, 60),
+            .form = try parseForm(arena, doc, root, isLoopback(host)),
         };
     }
 };
@@ -108,6 +115,26 @@ fn parseHeaders(arena: Allocator, doc: Document, root: document.Object, loopback
     return headers;
 }
 
+/// Null where there is none. What S3 needs in it is S3's to say; here it only must be a form that can be sent.
+fn parseForm(arena: Allocator, doc: Document, root: document.Object, loopback: bool) refusals.Error!?[]const Header {
+    if (root.get("form") == null) return null;
+    if (root.get("method") != null) return doc.malformed("a form is sent by POST; it goes with no method", .{});
+    if (!loopback) return doc.malformed("a form's signature would be readable on the way: this agent has no TLS; give it to localhost only", .{});
+    const object = try doc.objectField(root, "form");
+    if (object.count() > max_form_fields) return doc.malformed("more than {d} fields in form", .{max_form_fields});
+    const fields = try arena.alloc(Header, object.count());
+    var keyed = false;
+    for (fields, object.keys()) |*field, name| {
+        if (!isToken(name) or std.mem.eql(u8, name, "file")) return doc.malformed("{s} cannot be a field of the form", .{name});
+        const value = try doc.string(object, name, max_form_value);
+        for (value) |byte| if (byte < ' ' or byte >= 0x7f) return doc.malformed("the form's field {s} is not of printable ASCII", .{name});
+        if (std.mem.eql(u8, name, push_form.key_field)) keyed = std.mem.countScalar(u8, value, '$') == 1 and std.mem.find(u8, value, push_form.file_name_mark) != null;
+        field.* = .{ .name = name, .value = value };
+    }
+    if (!keyed) return doc.malformed("form has no key with {s} in it, once", .{push_form.file_name_mark});
+    return fields;
+}
+
 /// RFC 9110 section 5.6.2.
 fn isToken(name: []const u8) bool {
     if (name.len == 0 or name.len > max_header_name) return false;
@@ -131,6 +158,9 @@ test "a configuration is read with what it does not say" {
     try testing.expectEqual(.{ false, 0, 1 << 20, 60 }, .{ plain.put, plain.headers.len, plain.batch_bytes, plain.interval_s });
     const full: Config = try .parse(arena.allocator(), &refusal, "{\"url\":\"http://[::1]/\",\"method\":\"PUT\",\"headers\":{\"X-A\":\"b c\",\"Authorization\":\"t\"},\"batch_bytes\":1024,\"interval_s\":1}");
     try testing.expectEqual(.{ true, 2, 1024, 1 }, .{ full.put, full.headers.len, full.batch_bytes, full.interval_s });
+    try testing.expectEqual(null, full.form);
+    const form: Config = try .parse(arena.allocator(), &refusal, "{\"url\":\"http://localhost/b\",\"form\":{\"key\":\"in/${filename}\",\"x-amz-signature\":\"00\"}}");
+    try testing.expectEqual(2, form.form.?.len);
 }
 
 test "what is none, or would give a secret away, is refused" {
@@ -159,6 +189,14 @@ test "what is none, or would give a secret away, is refused" {
         "{\"url\":\"http://h\",\"headers\":{\"a\":\"c\\r\\nd\"}}",
         "{\"url\":\"http://h\",\"headers\":{\"Content-Length\":\"1\"}}",
         "{\"url\":\"http://h\",\"headers\":{\"authorization\":\"Bearer x\"}}",
+        "{\"url\":\"http://h\",\"form\":{\"key\":\"${filename}\"}}",
+        "{\"url\":\"http://localhost\",\"form\":{}}",
+        "{\"url\":\"http://localhost\",\"form\":{\"key\":\"name\"}}",
+        "{\"url\":\"http://localhost\",\"form\":{\"key\":\"${filename}${filename}\"}}",
+        "{\"url\":\"http://localhost\",\"form\":{\"key\":\"${filename}\\r\\n\"}}",
+        "{\"url\":\"http://localhost\",\"form\":{\"key\":\"${filename}\",\"a\\\"b\":\"c\"}}",
+        "{\"url\":\"http://localhost\",\"form\":{\"key\":\"${filename}\",\"file\":\"c\"}}",
+        "{\"url\":\"http://localhost\",\"method\":\"PUT\",\"form\":{\"key\":\"${filename}\"}}",
         "{\"url\":\"http://127.0.0.1.evil\",\"headers\":{\"Cookie\":\"x\"}}",
     }) |bad| {
         errdefer std.debug.print("{s}\n", .{bad});
