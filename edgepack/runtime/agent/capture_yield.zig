@@ -36,7 +36,7 @@ fn bytesIn(io: Io, captures: Io.Dir) u64 {
     var entries = captures.iterate();
     while (entries.next(io) catch return total) |entry| {
         if (!naming.isName(entry.name)) continue;
-        const dir = captures.openDir(io, entry.name, .{ .iterate = true }) catch continue;
+        const dir = captures.openDir(io, entry.name, .{ .iterate = true, .follow_symlinks = false }) catch continue;
         defer dir.close(io);
         total +|= segments.Survey.of(io, dir).bytes;
     }
@@ -51,7 +51,7 @@ fn removeOldest(io: Io, captures: Io.Dir, which: enum { but_newest, any }) bool 
     var entries = captures.iterate();
     while (entries.next(io) catch null) |entry| {
         if (!naming.isName(entry.name)) continue;
-        const dir = captures.openDir(io, entry.name, .{ .iterate = true }) catch continue;
+        const dir = captures.openDir(io, entry.name, .{ .iterate = true, .follow_symlinks = false }) catch continue;
         defer dir.close(io);
         const survey: segments.Survey = .of(io, dir);
         const oldest = survey.oldest orelse continue;
@@ -62,7 +62,7 @@ fn removeOldest(io: Io, captures: Io.Dir, which: enum { but_newest, any }) bool 
         name = name_buffer[0..entry.name.len];
     }
     const doomed = found orelse return false;
-    const dir = captures.openDir(io, name, .{}) catch return false;
+    const dir = captures.openDir(io, name, .{ .follow_symlinks = false }) catch return false;
     defer dir.close(io);
     segments.remove(io, dir, doomed.first) catch return false;
     return true;
