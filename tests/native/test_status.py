@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 from pathlib import Path
@@ -108,8 +107,8 @@ def test_the_server_and_the_command_tell_the_same(idle: fake_device.Device) -> N
         assert without_time(served) == without_time(command_status(idle))
         assert idle.ask("POST", "/v2/status", {})[0] == 405
     assert served["serving"] is True
-    machine = idle.machine.target.arch if idle.machine.emulator else os.uname().machine
-    assert (served["machine"], served["boot"]) == (machine, boot_id())
+    assert served["machine"].startswith(idle.machine.target.arch)  # armv7l, of arm
+    assert served["boot"] == boot_id()
     uptime = float(Path("/proc/uptime").read_text().split()[0])
     assert abs(served["uptime"] - uptime) < 30
     blobs = sum(path.stat().st_size for path in (idle.root / "blobs" / "sha256").iterdir())

@@ -160,7 +160,7 @@ fn parseDescriptor(doc: document.Document, object: document.Object, media_type: 
     };
 }
 
-fn parseIndex(arena: Allocator, refusal: *Refusal, bytes: []const u8) refusals.Error!oci.PackageIndex {
+pub fn parseIndex(arena: Allocator, refusal: *Refusal, bytes: []const u8) refusals.Error!oci.PackageIndex {
     const doc: document.Document = .{ .refusal = refusal, .check = .package, .title = "the package index" };
     const root = try doc.parse(arena, bytes);
     const annotations = try doc.objectField(root, "annotations");

@@ -78,7 +78,7 @@ fn parseHeader(arena: Allocator, block: *const [block_bytes]u8) error{OutOfMemor
 }
 
 /// POSIX.1-1988 ustar, a regular file, mode 0644, all else zero; `name` at most 100 bytes.
-fn header(name: []const u8, size: u64) [block_bytes]u8 {
+pub fn header(name: []const u8, size: u64) [block_bytes]u8 {
     var block: [block_bytes]u8 = @splat(0);
     @memcpy(block[0..name.len], name);
     @memcpy(block[100..107], "0000644");
