@@ -60,6 +60,12 @@ def events(device: Device, *kinds: str) -> list[dict[str, Any]]:
     return [event for event in told if event["event"] in kinds]
 
 
+def recorded(device: Device, *kinds: str) -> list[dict[str, Any]]:
+    """The events of these kinds, once there are any: they come after what they tell of."""
+    wait_until(lambda: events(device, *kinds) != [])
+    return events(device, *kinds)
+
+
 def metric(device: Device, name: str, version: str) -> int:
     connection = device.connect()
     connection.request("GET", "/metrics")
@@ -98,8 +104,8 @@ def test_after_so_many_failures_in_a_row_the_version_before_is_served_and_stays(
         )
         assert "the previous one, 1.0.0, is served" in told["reason"]
         assert state(idle) == {"current": "1.0.0", "previous": "2.0.0", "floor": "2.0.0"}
+        (event,) = recorded(idle, "fallback", "failing")
         assert metric(idle, "edgepack_fallbacks_total", "2.0.0") == 1
-        (event,) = events(idle, "fallback", "failing")
         assert (event["event"], event["model"], event["version"]) == ("fallback", "m", "2.0.0")
         assert event["reason"] == told["reason"]
     with idle.serving():
@@ -197,7 +203,7 @@ def test_a_version_that_was_loaded_meanwhile_is_not_fallen_back_over(idle: Devic
         fail(idle)  # the version before it, by its manifest the same, is 2.0.0
         wait_until(lambda: index(idle)["version"] == "2.0.0")
         assert state(idle) == {"current": "2.0.0", "previous": "3.0.0", "floor": "3.0.0"}
-        assert events(idle, "fallback", "failing")[-1]["version"] == "3.0.0"
+        assert recorded(idle, "fallback", "failing")[-1]["version"] == "3.0.0"
 
 
 def test_an_old_version_whose_run_hangs_does_not_take_the_new_one_back(idle: Device) -> None:
