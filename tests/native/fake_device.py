@@ -388,6 +388,15 @@ def state_of(pid: int) -> str:
         return "X"
 
 
+def has_ended(pid: int) -> bool:
+    """Whether a process is gone but for its status, with the threads that an emulator may have."""
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return True
+    return state_of(pid) in "ZX" and len(threads) <= 1
+
+
 @contextmanager
 def run_in_progress(device: Device, order: float) -> Iterator[list[tuple[int, Any]]]:
     """Send a request whose run sleeps, and wait until it does; the answer is in the list afterwards."""

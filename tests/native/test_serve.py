@@ -19,6 +19,7 @@ from tests.native.fake_device import (
     FakeModel,
     UnixConnection,
     c_program,
+    has_ended,
     request,
     run_in_progress,
     state_of,
@@ -378,7 +379,7 @@ def test_a_worker_killed_between_requests_is_not_noticed(served: Device) -> None
     for _ in range(5):
         (worker,) = served.workers()
         os.kill(worker, signal.SIGKILL)
-        wait_until(lambda pid=worker: state_of(pid) in "ZX")  # type: ignore[misc]
+        wait_until(lambda pid=worker: has_ended(pid))  # type: ignore[misc]
         status, answer = connection.ask("POST", INFER, request([1, 1, 1, 1]))
         assert status == 200, answer
         assert values(answer)["calls"] == [1, 1]  # a new process counts from one
