@@ -152,6 +152,47 @@ def test_clock_of_1970_and_one_far_ahead_hinder_no_install_and_no_start(edge: Ed
     edge.assert_serves(number)
 
 
+def test_workers_get_control_groups_where_the_agent_has_one_to_itself(edge: EdgeDevice) -> None:
+    """As a unit with Delegate= has; this machine has no systemd, so its shell makes the group."""
+    root, group = "/var/lib/edgepack", "/sys/fs/cgroup/edgepack"
+    start = f"""
+        mount -t cgroup2 none /sys/fs/cgroup
+        echo '+memory +pids' > /sys/fs/cgroup/cgroup.subtree_control
+        mkdir {group}
+        kill $(pidof edgepack-agent)
+        while pidof edgepack-agent; do sleep 0.1; done
+        (echo 0 > {group}/cgroup.procs
+         exec setsid {root}/bin/edgepack-agent --root {root} serve) > /run/log 2>&1 < /dev/null &
+    """
+    tell = f"""
+        cd {group}; ls -d worker-*
+        cat agent/cgroup.procs; pidof edgepack-agent
+        cat worker-*/cgroup.procs worker-*/pids.max worker-*/memory.max worker-*/memory.peak
+    """
+
+    def run(command: str) -> list[str]:
+        with open_session(URL, edge.options) as (session, _):
+            done = session.run(command, timeout=60)
+            return done.stdout.decode().split() + done.stderr.split()
+
+    number = edge.number()
+    run(start)
+    wait_until(lambda: edge.status().serving, 30, "the agent serves in its group")
+    workers = set()
+    for _ in range(2):
+        edge.assert_serves(number)
+        told = run(tell)
+        name, in_group, agent, worker, threads, limit, peak = told
+        assert (in_group, name, threads) == (agent, f"worker-{worker}", "72"), told
+        assert 0 < int(peak) < int(limit) < 1 << 28, told
+        workers.add(worker)
+        run(f"kill -9 {worker}")
+    assert len(workers) == 2, "the group of a worker that is gone is gone, too"
+    edge.machine.cut_power()
+    edge.machine.boot()
+    wait_until(lambda: edge.status().serving, 30, "the agent serves after the boot")
+
+
 MOMENTS = (0.05, 0.3, 0.5, 0.7, 0.9, 1.1)
 """Of the time that an install takes when nothing goes wrong."""
 

@@ -10,6 +10,7 @@ const Io = std.Io;
 const linux = std.os.linux;
 const arguments = @import("arguments.zig");
 const capture_push = @import("capture_push.zig");
+const cgroup = @import("cgroup.zig");
 const Captures = @import("captures.zig").Captures;
 const clock = @import("clock.zig");
 const confine = @import("confine.zig");
@@ -79,6 +80,7 @@ const Place = struct { socket_path: []const u8, tcp: ?tcp_socket.Address };
 fn serve(arena: std.mem.Allocator, refusal: *Refusal, store: *Store, settings: *const Settings, place: Place, manager: ServiceManager, announcement: ?detach.Announcement) refusals.Error!void {
     errdefer if (announcement) |it| it.failed(refusal);
     try claim(store);
+    const grouped = cgroup.begin();
     const server = try arena.create(Server);
     server.* = .{
         .models = .{ .store = store.*, .settings = settings },
@@ -99,6 +101,7 @@ fn serve(arena: std.mem.Allocator, refusal: *Refusal, store: *Store, settings: *
     capture_push.start(arena, store.io, store.path, server.stop);
     if (announcement) |it| it.ready();
     confine.tellWhatIsMissing();
+    if (grouped) log.line("each worker has a control group of its own", .{});
     log.line("serving {d} models at {s}", .{ server.models.len, place.socket_path });
     server.manager.ready(&server.models);
     server.acceptUntilSignal();
@@ -269,6 +272,7 @@ fn serveRequest(server: *Server, connection: *Connection) Io.Writer.Error!bool {
 }
 
 test {
+    _ = @import("cgroup.zig");
     _ = @import("connection.zig");
     _ = @import("control_request.zig");
     _ = @import("baseline.zig");

@@ -8,6 +8,7 @@
 
 const std = @import("std");
 const Blob = @import("blob.zig").Blob;
+const cgroup = @import("cgroup.zig");
 const clock = @import("clock.zig");
 const linux = std.os.linux;
 const model_info = @import("model_info.zig");
@@ -92,6 +93,7 @@ pub const WorkerProcess = struct {
         var status: u32 = 0;
         if (linux.waitpid(self.pid, @ptrCast(&status), linux.W.NOHANG) == 0) return true;
         self.alive = false;
+        cgroup.release(self.pid);
         return false;
     }
 
@@ -110,6 +112,7 @@ pub const WorkerProcess = struct {
         _ = linux.kill(self.pid, .KILL);
         var status: u32 = 0;
         while (linux.errno(linux.waitpid(self.pid, @ptrCast(&status), 0)) == .INTR) {}
+        cgroup.release(self.pid);
         return status;
     }
 
@@ -184,6 +187,7 @@ fn spawn(refusal: *Refusal, files: Files, shared: linux.fd_t, memory_bytes: u64)
     closeFd(trouble.write);
     if (failed(pid)) return refusal.because(.worker, "cannot fork: {t}", .{linux.errno(pid)});
 
+    cgroup.enclose(@intCast(pid), memory_bytes);
     var process: WorkerProcess = .{ .shm = undefined, .pid = @intCast(pid), .requests = requests.write, .replies = replies.read };
     try awaitExec(refusal, &process, trouble.read);
     return process;
