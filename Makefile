@@ -15,12 +15,13 @@ DEMO_PACKAGES := qemu-user-static openssh-server openssh-client
 TEST_PACKAGES := $(DEMO_PACKAGES) python3-venv qemu-system-arm qemu-utils e2fsprogs cpio \
 	llvm skopeo docker-registry ceph-mon ceph-osd radosgw ceph-common openssl strace systemd mosquitto
 
-.PHONY: help demo test fuzz check bench mca conformance wheel docs clean
+.PHONY: help demo test fuzz load check bench mca conformance wheel docs clean
 
 help:
 	@echo "make demo    compile, sign, push and run a real model on a device in a temporary directory"
 	@echo "make test    the tests"
 	@echo "make fuzz    a million changed inputs for each of the agent's parsers (some twenty minutes)"
+	@echo "make load    ten minutes of requests while workers are killed and versions change"
 	@echo "make check   ruff and mypy"
 	@echo "make bench   edgepack beside its peers; writes benchmarks/RESULTS.md (about an hour)"
 	@echo "make mca     share of FMA peak of the hot loops on ARM cores, by llvm-mca"
@@ -40,6 +41,10 @@ test: $(VENV)/.dev
 # FUZZ='--seed 7 --iterations 100000 --target http' chooses; a crash says which numbers bring it back.
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m tests.native.fuzz $(FUZZ)
+
+# LOAD='--seconds 60 --seed 7' chooses.
+load: $(VENV)/.dev
+	$(BIN)/python -m tests.load $(LOAD)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
