@@ -15,14 +15,16 @@ DEMO_PACKAGES := qemu-user-static openssh-server openssh-client
 TEST_PACKAGES := $(DEMO_PACKAGES) python3-venv qemu-system-arm qemu-utils e2fsprogs cpio \
 	llvm skopeo docker-registry ceph-mon ceph-osd radosgw ceph-common openssl strace systemd mosquitto
 
-.PHONY: help demo test fuzz check bench mca conformance wheel docs clean
+.PHONY: help demo test fuzz load check bench bench-agent mca conformance wheel docs clean
 
 help:
 	@echo "make demo    compile, sign, push and run a real model on a device in a temporary directory"
 	@echo "make test    the tests"
 	@echo "make fuzz    a million changed inputs for each of the agent's parsers (some twenty minutes)"
+	@echo "make load    ten minutes of requests while workers are killed and versions change"
 	@echo "make check   ruff and mypy"
 	@echo "make bench   edgepack beside its peers; writes benchmarks/RESULTS.md (about an hour)"
+	@echo "make bench-agent  what the agent costs; writes benchmarks/AGENT.md (about two minutes)"
 	@echo "make mca     share of FMA peak of the hot loops on ARM cores, by llvm-mca"
 	@echo "make conformance  ONNX's own test cases through packages; writes docs/operators.md"
 	@echo "make wheel   dist/*.whl"
@@ -41,6 +43,10 @@ test: $(VENV)/.dev
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m tests.native.fuzz $(FUZZ)
 
+# LOAD='--seconds 60 --seed 7' chooses.
+load: $(VENV)/.dev
+	$(BIN)/python -m tests.load $(LOAD)
+
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -49,6 +55,10 @@ check: $(VENV)/.dev
 # BENCH='--models mobilenet_v2 --threads 1' measures a part, and writes nothing.
 bench: $(VENV)/.dev $(VENV)/.bench $(PEERS)/.peers
 	$(BIN)/python -m benchmarks $(or $(BENCH),--write)
+
+# BENCH_AGENT='--seconds 1' only prints.
+bench-agent: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.agent $(or $(BENCH_AGENT),--write)
 
 # MCA='--cpu cortex-a72 --models resnet50' looks at a part.
 mca: $(VENV)/.dev

@@ -1,0 +1,401 @@
+"""What the agent costs: ``make bench-agent`` measures it and writes AGENT.md.
+
+Models are compiled, signed and installed as a user would; requests come from agent_load.c, which is built on
+edgepack's own C client, over the Unix socket. All of it shares the same two cores.
+
+    python -m benchmarks.agent --seconds 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from benchmarks import machine
+from benchmarks.models import prepare
+from edgepack.targets import detect_host, load_target
+from edgepack.toolchain import CLIENTS, build_agent, build_c_client, cache_directory
+
+_HERE = Path(__file__).parent
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_MIB = 1 << 20
+
+MODELS = ("tiny_ad", "tiny_kws", "tiny_ic", "mobilenet_v2")
+TARGETS = ("x86-64-v2", "aarch64-generic", "armv7-neon", "riscv64-generic")
+TINY, SMALL = "tiny_ad", "tiny_kws"
+
+MAX_OVERHEAD_US = 60
+MIN_REQUESTS = 5000
+MAX_IDLE = 4 * _MIB
+MAX_EXECUTABLE = 900_000
+WORKER_ALLOWANCE = 2 * _MIB
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Of one model, one way and a number of clients."""
+
+    model: str
+    way: str
+    clients: int
+    median_us: float
+    p99_us: float
+    kernel_us: float
+    """Mean of what the worker measured around the kernels."""
+    per_second: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worker:
+    """Memory of one model's worker after requests."""
+
+    model: str
+    resident: int
+    weights: int
+    arena: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """All that is measured."""
+
+    latencies: list[Latency]
+    idle: dict[str, int]
+    """Resident bytes of the agent, by what it serves."""
+    workers: list[Worker]
+    sizes: dict[str, int]
+    """Of the executable, by target."""
+
+
+@dataclass
+class Served:
+    """A device in a folder, whose agent is to run."""
+
+    root: Path
+    agent: Path
+    server: subprocess.Popen[bytes] | None = None
+
+    def command(self, *words: str) -> Any:
+        """What a command of the agent answers."""
+        command = [str(self.agent), "--root", str(self.root), *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            sys.exit(done.stderr)
+        return json.loads(done.stdout)
+
+    @property
+    def socket(self) -> Path:
+        """Where it listens."""
+        return self.root / "run" / "agent.sock"
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """The agent, until the end of the block."""
+        command = [str(self.agent), "--root", str(self.root), "serve"]
+        with (self.root / "stderr").open("w") as log:
+            self.server = subprocess.Popen(command, stderr=log)
+        try:
+            while not self.socket.exists():
+                if self.server.poll() is not None:
+                    sys.exit((self.root / "stderr").read_text())
+                time.sleep(0.01)
+            yield
+        finally:
+            self.server.send_signal(signal.SIGTERM)
+            self.server.wait()
+
+    def resident(self) -> int:
+        """The agent's memory."""
+        assert self.server is not None
+        return _resident(self.server.pid)
+
+    def workers(self) -> list[int]:
+        """Process ids."""
+        assert self.server is not None
+        found = Path(f"/proc/{self.server.pid}/task").glob("*/children")
+        return [int(pid) for listing in found for pid in listing.read_text().split()]
+
+
+def main() -> None:
+    """Measure, print, and write AGENT.md where asked to."""
+    parser = argparse.ArgumentParser(prog="make bench-agent", description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=5, help="of each run of requests")
+    parser.add_argument("--write", action="store_true", help="AGENT.md")
+    options = parser.parse_args()
+    text = render(measure(options.seconds))
+    if options.write:
+        (_HERE / "AGENT.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def measure(seconds: float) -> Figures:
+    """Everything."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+    packages = {name: _package(name) for name in MODELS}
+    with tempfile.TemporaryDirectory(prefix="edgepack-bench-") as place:
+        served = _device(Path(place), packages)
+        idle = {"no model": _idle(_device(Path(place) / "empty", {}))}
+        program = _load_generator(Path(place))
+        with served.serving():
+            idle["4 models"] = served.resident()
+            latencies = [
+                _latency(served, program, name, way, clients, seconds)
+                for name in (TINY, SMALL)
+                for way in ("bytes", "shared")
+                for clients in (1, 4)
+            ]
+            for name in MODELS:
+                _load(served, program, name, "bytes", 1, 0.5)
+            workers = _worker_memory(served)
+            idle["4 models, after requests"] = served.resident()
+    sizes = {name: build_agent(load_target(name)).stat().st_size for name in TARGETS}
+    return Figures(latencies=latencies, idle=idle, workers=workers, sizes=sizes)
+
+
+def _package(name: str) -> Path:
+    """Compiled and signed; once for each model that the same code makes."""
+    folder = cache_directory() / "bench-agent"
+    model = prepare(name, folder)
+    key, package = folder / "bench.key", folder / f"{name}-{model.fingerprint}.epk"
+    if not key.exists():
+        _edgepack("keys", "new", str(key))
+    _edgepack(
+        "compile", str(model.onnx), "--target", "host", "--name", _name(name), "-o", str(package)
+    )
+    _edgepack("sign", str(package), "--key", str(key))
+    return package
+
+
+def _edgepack(*words: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "edgepack", *words], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        sys.exit(done.stderr)
+
+
+def _name(model: str) -> str:
+    return model.replace("_", "-")
+
+
+def _device(root: Path, packages: dict[str, Path]) -> Served:
+    served = Served(root=root, agent=build_agent(detect_host()))
+    (root / "trust").mkdir(parents=True)
+    (root / "run").mkdir()
+    (root / "config.json").write_text('{"target":"host"}')
+    for package in packages.values():
+        public = package.with_name("bench.pub")
+        (root / "trust" / "bench.pub").write_bytes(public.read_bytes())
+        served.command("install", str(package))
+    return served
+
+
+def _idle(served: Served) -> int:
+    with served.serving():
+        return served.resident()
+
+
+def _load_generator(place: Path) -> Path:
+    out = place / "agent_load"
+    command = [
+        sys.executable,
+        "-m",
+        "ziglang",
+        "cc",
+        "-target",
+        load_target("host").zig_static_triple,
+    ]
+    command += ["-O2", "-static", "-std=gnu99", f"-I{CLIENTS / 'c'}", str(_HERE / "agent_load.c")]
+    command += [str(build_c_client(detect_host())), "-o", str(out)]
+    subprocess.run(command, check=True)
+    return out
+
+
+def _info(served: Served, name: str) -> dict[str, Any]:
+    """model.json, as it is installed."""
+    state = json.loads((served.root / "models" / _name(name) / "state.json").read_text())
+    blob = served.root / "blobs" / "sha256" / state["current"]["metadata"]
+    info: dict[str, Any] = json.loads(blob.read_text())
+    return info
+
+
+def _load(served: Served, program: Path, name: str, way: str, clients: int, seconds: float) -> Any:
+    info = _info(served, name)
+    tensors = []
+    for kind in ("inputs", "outputs"):
+        (tensor,) = info[kind]
+        nbytes = 4
+        for extent in tensor["shape"]:
+            nbytes *= extent
+        tensors.append(f"{tensor['name']}:{nbytes}:{'x'.join(map(str, tensor['shape']))}")
+    command = [str(program), str(served.socket), _name(name), way, str(clients), str(seconds)]
+    done = subprocess.run([*command, *tensors], capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{name}: {done.stderr}")
+    return json.loads(done.stdout)
+
+
+def _latency(
+    served: Served, program: Path, name: str, way: str, clients: int, seconds: float
+) -> Latency:
+    _load(served, program, name, way, clients, 0.2)
+    before = _compute(served, name)
+    told = _load(served, program, name, way, clients, seconds)
+    after = _compute(served, name)
+    return Latency(
+        model=name,
+        way=way,
+        clients=clients,
+        median_us=told["median"],
+        p99_us=told["p99"],
+        kernel_us=1e6 * (after[0] - before[0]) / (after[1] - before[1]),
+        per_second=told["requests"] / told["seconds"],
+    )
+
+
+def _compute(served: Served, name: str) -> tuple[float, int]:
+    """Seconds in the kernels, and runs, so far."""
+    import http.client
+    import socket
+
+    connection = http.client.HTTPConnection("localhost")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.connect(str(served.socket))
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    connection.close()
+
+    def sample(kind: str) -> float:
+        found = re.search(
+            rf'^edgepack_compute_seconds_{kind}\{{model="{_name(name)}".*\}} (\S+)$',
+            text,
+            re.MULTILINE,
+        )
+        assert found is not None
+        return float(found[1])
+
+    return sample("sum"), int(sample("count"))
+
+
+def _worker_memory(served: Served) -> list[Worker]:
+    """By the size of each model's weights, which its worker maps."""
+    found = []
+    for name in MODELS:
+        info = _info(served, name)
+        status = served.command("status")["models"]
+        assert any(model["name"] == _name(name) for model in status)
+        pid = _worker_of(served, name)
+        found.append(
+            Worker(
+                model=name,
+                resident=_resident(pid),
+                weights=info["weights_bytes"],
+                arena=info["arena_bytes"],
+            )
+        )
+    return found
+
+
+def _worker_of(served: Served, name: str) -> int:
+    """The one whose executable is this model's."""
+    state = json.loads((served.root / "models" / _name(name) / "state.json").read_text())
+    blob = served.root / "blobs" / "sha256" / state["current"]["worker"]
+    for pid in served.workers():
+        if os.path.samefile(f"/proc/{pid}/exe", blob):
+            return pid
+    sys.exit(f"no worker of {name}")
+
+
+def _resident(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+
+
+# ---- the report ------------------------------------------------------------------------------------
+
+
+def render(figures: Figures) -> str:
+    """Markdown, each figure beside what was set out to reach."""
+    about = machine.describe()
+    tools = f"edgepack {version('edgepack')}, ziglang {version('ziglang')}"
+    lines = [
+        "# What the agent costs",
+        "",
+        "Written by `make bench-agent`. Requests come from `benchmarks/agent_load.c`, over edgepack's C",
+        "client, the Unix socket and kept connections; it, the agent and the workers share two cores. An",
+        "overhead is the median answer less the kernels' own mean time, as the worker measures it.",
+        "",
+        f"{'; '.join(about.values())}; {tools}.",
+        "",
+        "## Requests",
+        "",
+        "| model | tensors | clients | median µs | 99% µs | kernels µs | overhead µs | requests/s |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for it in figures.latencies:
+        overhead = f"{it.median_us - it.kernel_us:.0f}" if it.clients == 1 else ""
+        way = "in binary" if it.way == "bytes" else "in shared memory"
+        lines.append(
+            f"| {it.model} | {way} | {it.clients} | {it.median_us:.0f} | {it.p99_us:.0f} "
+            f"| {it.kernel_us:.0f} | {overhead} | {it.per_second:.0f} |"
+        )
+    lines += [
+        "",
+        "## Memory and size",
+        "",
+        "| what | bytes | limit | |",
+        "| --- | --- | --- | --- |",
+    ]
+    for what, value in figures.idle.items():
+        lines.append(_row(f"agent, resident, {what}", value, MAX_IDLE))
+    for worker in figures.workers:
+        limit = worker.weights + worker.arena + WORKER_ALLOWANCE
+        lines.append(
+            _row(
+                f"worker of {worker.model}, resident (weights, arena, 2 MiB)",
+                worker.resident,
+                limit,
+            )
+        )
+    for target, size in figures.sizes.items():
+        limit = MAX_EXECUTABLE if target.startswith("aarch64") else None
+        lines.append(_row(f"executable for {target}", size, limit))
+    lines += ["", *_judged(figures), ""]
+    return "\n".join(lines)
+
+
+def _row(what: str, value: int, limit: int | None) -> str:
+    if limit is None:
+        return f"| {what} | {value:,} | | |"
+    return f"| {what} | {value:,} | {limit:,} | {'held' if value <= limit else 'MISSED'} |"
+
+
+def _judged(figures: Figures) -> list[str]:
+    alone = [it for it in figures.latencies if it.model == SMALL and it.clients == 1]
+    most = max(it.per_second for it in figures.latencies if it.model == TINY)
+    lines = []
+    for it in alone:
+        overhead = it.median_us - it.kernel_us
+        held = "held" if overhead <= MAX_OVERHEAD_US else "MISSED"
+        lines.append(
+            f"- Overhead of {it.model}, {it.way}: {overhead:.0f} of {MAX_OVERHEAD_US} µs: {held}."
+        )
+    held = "held" if most >= MIN_REQUESTS else "MISSED"
+    lines.append(f"- Requests a second of {TINY}: {most:.0f} of at least {MIN_REQUESTS}: {held}.")
+    return lines
+
+
+if __name__ == "__main__":
+    main()
