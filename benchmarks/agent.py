@@ -20,64 +20,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine
+from benchmarks.agent_report import SMALL_MODELS, Figures, Latency, Worker, render
 from benchmarks.models import prepare
 from edgepack.targets import detect_host, load_target
 from edgepack.toolchain import CLIENTS, build_agent, build_c_client, cache_directory
 
 _HERE = Path(__file__).parent
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_MIB = 1 << 20
 
 MODELS = ("tiny_ad", "tiny_kws", "tiny_ic", "mobilenet_v2")
 TARGETS = ("x86-64-v2", "aarch64-generic", "armv7-neon", "riscv64-generic")
-TINY, SMALL = "tiny_ad", "tiny_kws"
-
-MAX_OVERHEAD_US = 60
-MIN_REQUESTS = 5000
-MAX_IDLE = 4 * _MIB
-MAX_EXECUTABLE = 900_000
-WORKER_ALLOWANCE = 2 * _MIB
-
-
-@dataclass(frozen=True, kw_only=True)
-class Latency:
-    """Of one model, one way and a number of clients."""
-
-    model: str
-    way: str
-    clients: int
-    median_us: float
-    p99_us: float
-    kernel_us: float
-    """Mean of what the worker measured around the kernels."""
-    per_second: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Worker:
-    """Memory of one model's worker after requests."""
-
-    model: str
-    resident: int
-    weights: int
-    arena: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figures:
-    """All that is measured."""
-
-    latencies: list[Latency]
-    idle: dict[str, int]
-    """Resident bytes of the agent, by what it serves."""
-    workers: list[Worker]
-    sizes: dict[str, int]
-    """Of the executable, by target."""
 
 
 @dataclass
@@ -148,12 +103,14 @@ def measure(seconds: float) -> Figures:
     with tempfile.TemporaryDirectory(prefix="edgepack-bench-") as place:
         served = _device(Path(place), packages)
         idle = {"no model": _idle(_device(Path(place) / "empty", {}))}
-        program = _load_generator(Path(place))
+        program = _program(Path(place), "agent_load.c")
+        alone = _program(Path(place), "worker_load.c")
+        worker_us = {name: _worker_alone(served, alone, name, seconds) for name in SMALL_MODELS}
         with served.serving():
             idle["4 models"] = served.resident()
             latencies = [
-                _latency(served, program, name, way, clients, seconds)
-                for name in (TINY, SMALL)
+                _latency(served, program, name, way, clients, seconds, worker_us[name])
+                for name in SMALL_MODELS
                 for way in ("bytes", "shared")
                 for clients in (1, 4)
             ]
@@ -208,27 +165,48 @@ def _idle(served: Served) -> int:
         return served.resident()
 
 
-def _load_generator(place: Path) -> Path:
-    out = place / "agent_load"
+def _program(place: Path, source: str) -> Path:
+    out = place / Path(source).stem
+    triple = load_target("host").zig_static_triple
     command = [
         sys.executable,
         "-m",
         "ziglang",
         "cc",
         "-target",
-        load_target("host").zig_static_triple,
+        triple,
+        "-O2",
+        "-static",
+        "-std=gnu99",
     ]
-    command += ["-O2", "-static", "-std=gnu99", f"-I{CLIENTS / 'c'}", str(_HERE / "agent_load.c")]
-    command += [str(build_c_client(detect_host())), "-o", str(out)]
-    subprocess.run(command, check=True)
+    command += [f"-I{CLIENTS / 'c'}", str(_HERE / source), str(build_c_client(detect_host()))]
+    subprocess.run([*command, "-o", str(out)], check=True)
     return out
 
 
-def _info(served: Served, name: str) -> dict[str, Any]:
-    """model.json, as it is installed."""
+def _blob(served: Served, name: str, kind: str) -> Path:
+    """One file of a model, as it is installed."""
     state = json.loads((served.root / "models" / _name(name) / "state.json").read_text())
-    blob = served.root / "blobs" / "sha256" / state["current"]["metadata"]
-    info: dict[str, Any] = json.loads(blob.read_text())
+    return served.root / "blobs" / "sha256" / str(state["current"][kind])
+
+
+def _nbytes(tensor: dict[str, Any]) -> int:
+    nbytes = 4  # float32, all of them
+    for extent in tensor["shape"]:
+        nbytes *= extent
+    return nbytes
+
+
+def _worker_alone(served: Served, program: Path, name: str, seconds: float) -> float:
+    info = _info(served, name)
+    shared = sum(-(-_nbytes(tensor) // 64) * 64 for tensor in info["inputs"] + info["outputs"])
+    worker, weights = (str(_blob(served, name, kind)) for kind in ("worker", "weights"))
+    command = [str(program), worker, weights, str(-(-shared // 4096) * 4096), str(seconds)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def _info(served: Served, name: str) -> dict[str, Any]:
+    info: dict[str, Any] = json.loads(_blob(served, name, "metadata").read_text())
     return info
 
 
@@ -237,10 +215,8 @@ def _load(served: Served, program: Path, name: str, way: str, clients: int, seco
     tensors = []
     for kind in ("inputs", "outputs"):
         (tensor,) = info[kind]
-        nbytes = 4
-        for extent in tensor["shape"]:
-            nbytes *= extent
-        tensors.append(f"{tensor['name']}:{nbytes}:{'x'.join(map(str, tensor['shape']))}")
+        extents = "x".join(map(str, tensor["shape"]))
+        tensors.append(f"{tensor['name']}:{_nbytes(tensor)}:{extents}")
     command = [str(program), str(served.socket), _name(name), way, str(clients), str(seconds)]
     done = subprocess.run([*command, *tensors], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -249,7 +225,13 @@ def _load(served: Served, program: Path, name: str, way: str, clients: int, seco
 
 
 def _latency(
-    served: Served, program: Path, name: str, way: str, clients: int, seconds: float
+    served: Served,
+    program: Path,
+    name: str,
+    way: str,
+    clients: int,
+    seconds: float,
+    worker_us: float,
 ) -> Latency:
     _load(served, program, name, way, clients, 0.2)
     before = _compute(served, name)
@@ -262,6 +244,7 @@ def _latency(
         median_us=told["median"],
         p99_us=told["p99"],
         kernel_us=1e6 * (after[0] - before[0]) / (after[1] - before[1]),
+        worker_us=worker_us,
         per_second=told["requests"] / told["seconds"],
     )
 
@@ -295,8 +278,6 @@ def _worker_memory(served: Served) -> list[Worker]:
     found = []
     for name in MODELS:
         info = _info(served, name)
-        status = served.command("status")["models"]
-        assert any(model["name"] == _name(name) for model in status)
         pid = _worker_of(served, name)
         found.append(
             Worker(
@@ -311,8 +292,7 @@ def _worker_memory(served: Served) -> list[Worker]:
 
 def _worker_of(served: Served, name: str) -> int:
     """The one whose executable is this model's."""
-    state = json.loads((served.root / "models" / _name(name) / "state.json").read_text())
-    blob = served.root / "blobs" / "sha256" / state["current"]["worker"]
+    blob = _blob(served, name, "worker")
     for pid in served.workers():
         if os.path.samefile(f"/proc/{pid}/exe", blob):
             return pid
@@ -321,80 +301,6 @@ def _worker_of(served: Served, name: str) -> int:
 
 def _resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
-
-
-# ---- the report ------------------------------------------------------------------------------------
-
-
-def render(figures: Figures) -> str:
-    """Markdown, each figure beside what was set out to reach."""
-    about = machine.describe()
-    tools = f"edgepack {version('edgepack')}, ziglang {version('ziglang')}"
-    lines = [
-        "# What the agent costs",
-        "",
-        "Written by `make bench-agent`. Requests come from `benchmarks/agent_load.c`, over edgepack's C",
-        "client, the Unix socket and kept connections; it, the agent and the workers share two cores. An",
-        "overhead is the median answer less the kernels' own mean time, as the worker measures it.",
-        "",
-        f"{'; '.join(about.values())}; {tools}.",
-        "",
-        "## Requests",
-        "",
-        "| model | tensors | clients | median µs | 99% µs | kernels µs | overhead µs | requests/s |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for it in figures.latencies:
-        overhead = f"{it.median_us - it.kernel_us:.0f}" if it.clients == 1 else ""
-        way = "in binary" if it.way == "bytes" else "in shared memory"
-        lines.append(
-            f"| {it.model} | {way} | {it.clients} | {it.median_us:.0f} | {it.p99_us:.0f} "
-            f"| {it.kernel_us:.0f} | {overhead} | {it.per_second:.0f} |"
-        )
-    lines += [
-        "",
-        "## Memory and size",
-        "",
-        "| what | bytes | limit | |",
-        "| --- | --- | --- | --- |",
-    ]
-    for what, value in figures.idle.items():
-        lines.append(_row(f"agent, resident, {what}", value, MAX_IDLE))
-    for worker in figures.workers:
-        limit = worker.weights + worker.arena + WORKER_ALLOWANCE
-        lines.append(
-            _row(
-                f"worker of {worker.model}, resident (weights, arena, 2 MiB)",
-                worker.resident,
-                limit,
-            )
-        )
-    for target, size in figures.sizes.items():
-        limit = MAX_EXECUTABLE if target.startswith("aarch64") else None
-        lines.append(_row(f"executable for {target}", size, limit))
-    lines += ["", *_judged(figures), ""]
-    return "\n".join(lines)
-
-
-def _row(what: str, value: int, limit: int | None) -> str:
-    if limit is None:
-        return f"| {what} | {value:,} | | |"
-    return f"| {what} | {value:,} | {limit:,} | {'held' if value <= limit else 'MISSED'} |"
-
-
-def _judged(figures: Figures) -> list[str]:
-    alone = [it for it in figures.latencies if it.model == SMALL and it.clients == 1]
-    most = max(it.per_second for it in figures.latencies if it.model == TINY)
-    lines = []
-    for it in alone:
-        overhead = it.median_us - it.kernel_us
-        held = "held" if overhead <= MAX_OVERHEAD_US else "MISSED"
-        lines.append(
-            f"- Overhead of {it.model}, {it.way}: {overhead:.0f} of {MAX_OVERHEAD_US} µs: {held}."
-        )
-    held = "held" if most >= MIN_REQUESTS else "MISSED"
-    lines.append(f"- Requests a second of {TINY}: {most:.0f} of at least {MIN_REQUESTS}: {held}.")
-    return lines
 
 
 if __name__ == "__main__":
