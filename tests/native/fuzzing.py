@@ -32,7 +32,17 @@ from tests.native.fake_device import FakeModel, request
 
 SOURCES = Path(__file__).parent / "fuzz"
 REQUESTS = ("http", "infer", "control", "path")
-DOCUMENTS = ("tar", "index", "envelope", "statement", "model_info", "state", "keys")
+DOCUMENTS = (
+    "tar",
+    "index",
+    "envelope",
+    "statement",
+    "model_info",
+    "state",
+    "rules",
+    "push",
+    "keys",
+)
 TARGETS = (*REQUESTS, *DOCUMENTS, "package")
 PLANTED = ("planted-crash", "planted-fault", "planted-hang", "planted-file")
 """Defects that the fuzzer has to find."""
@@ -165,6 +175,8 @@ def _write_corpus(corpus: Path, work: Path) -> None:
         seeds["index"].append(entries["blobs/sha256/" + root["manifests"][0]["digest"][7:]])
     seeds["model_info"] = [json.dumps(model).encode() for model in _models()]
     seeds["state"] = _states()
+    seeds["rules"] = _RULES
+    seeds["push"] = _PUSH
     seeds["keys"] = _keys()
     seeds["infer"] = [*_infer_bodies()]
     seeds["control"] = _CONTROL
@@ -211,7 +223,9 @@ def _model(name: str, model: FakeModel) -> dict[str, Any]:
 
 @cache
 def _models() -> tuple[dict[str, Any], ...]:
-    return _model("m", FakeModel()), _model("every", FakeModel(all_dtypes=True))
+    plain = _model("m", FakeModel())
+    baseline = {"samples": 75, "inputs": [_BASELINE], "outputs": [_BASELINE, None]}
+    return plain, _model("every", FakeModel(all_dtypes=True)), plain | {"baseline": baseline}
 
 
 def _states() -> list[bytes]:
@@ -226,6 +240,32 @@ def _states() -> list[bytes]:
         json.dumps({"format": 1, "current": current, "previous": previous, "floor": floor}).encode()
         for current, previous, floor in states
     ]
+
+
+_RULES = [
+    b'{"every":10,"nan":true}',
+    b'{"rate":0.25,"below":{"output":"y","value":-1.5},"above":{"output":"y","value":2}}',
+    b'{"always":true,"max_bytes":1048576,"max_age_s":86400}',
+    b'{"off":true}',
+]
+
+_PUSH = [
+    b'{"url":"http://127.0.0.1:9000/captures","headers":{"Authorization":"Bearer abc"}}',
+    b'{"url":"http://collector.example:80","method":"PUT","batch_bytes":65536,"interval_s":5}',
+    b'{"url":"http://[::1]:9000/bucket","form":{"key":"a/${filename}","policy":"e30="}}',
+]
+
+_BASELINE = {
+    "count": 300,
+    "nan": 1,
+    "infinite": 0,
+    "mean": 0.5,
+    "variance": 2.25,
+    "min": -4.0,
+    "max": 4.5,
+    "edges": [-1.0, 0.0, 1.5],
+    "counts": [30, 70, 100, 99],
+}
 
 
 def _keys() -> list[bytes]:

@@ -1,6 +1,7 @@
 //! All that reads bytes from outside, for the fuzzer (tests/native/fuzz), which is built with this file
 //! as its way in. The agent itself has no use for it.
 
+pub const capture_rules = @import("capture_rules.zig");
 pub const control_request = @import("control_request.zig");
 pub const envelope = @import("envelope.zig");
 pub const http = @import("http.zig");
@@ -14,6 +15,7 @@ pub const oci = @import("oci.zig");
 pub const oip = @import("oip.zig");
 pub const package = @import("package.zig");
 pub const problem = @import("problem.zig");
+pub const push_config = @import("push_config.zig");
 pub const refusal = @import("refusal.zig");
 pub const route = @import("route.zig");
 pub const shared_memory = @import("shared_memory.zig");

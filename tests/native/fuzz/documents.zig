@@ -9,13 +9,15 @@ const Target = @import("context.zig").Target;
 const Refusal = agent.refusal.Refusal;
 
 const tokens = [_][]const u8{
-    "\"digest\":\"sha256:",                                             "\"size\":",                     "\"mediaType\":\"",                  "\"annotations\":{",                             "\"edgepack.target\":\"host\"",         "\"edgepack.signature\":\"dsse\"",
-    "\"manifests\":[",                                                  "\"format\":1",                  "\"current\":null",                  "\"previous\":",                                 "\"floor\":\"1.0.0\"",                  "\"version\":\"1.2.3\"",
-    "\"inputs\":[",                                                     "\"dtype\":\"float32\"",         "\"shape\":[1073741824,1073741824]", "\"shape\":[]",                                  "\"tolerance\":1e-4",                   "\"golden\":{\"count\":64}",
-    "\"signatures\":[",                                                 "\"keyid\":\"",                  "\"sig\":\"AAA=\"",                  "\"payload\":\"e30=\"",                          "\"subject\":[",                        "\"targets\":{",
-    "\"sizes\":{",                                                      "\"name\":\"../../etc/passwd\"", "/manifest\"",                       "\"_type\":\"https://in-toto.io/Statement/v1\"", "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[", "{\"a\":{\"a\":{\"a\":{\"a\":",
-    "0000000000000000000000000000000000000000000000000000000000000000", "\\u0000",                       "\\ud800",                           "-----BEGIN PUBLIC KEY-----",                    "-----END PUBLIC KEY-----",             "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE",
-    "MCowBQYDK2VwAyEA",                                                 "\x30\x45\x02\x21\x00",          "\x02\x81\xff",                      "ustar\x0000",                                   "0000644",                              "77777777777",
+    "\"digest\":\"sha256:",                                             "\"size\":",                     "\"mediaType\":\"",                       "\"annotations\":{",                             "\"edgepack.target\":\"host\"",         "\"edgepack.signature\":\"dsse\"",
+    "\"manifests\":[",                                                  "\"format\":1",                  "\"current\":null",                       "\"previous\":",                                 "\"floor\":\"1.0.0\"",                  "\"version\":\"1.2.3\"",
+    "\"inputs\":[",                                                     "\"dtype\":\"float32\"",         "\"shape\":[1073741824,1073741824]",      "\"shape\":[]",                                  "\"tolerance\":1e-4",                   "\"golden\":{\"count\":64}",
+    "\"signatures\":[",                                                 "\"keyid\":\"",                  "\"sig\":\"AAA=\"",                       "\"payload\":\"e30=\"",                          "\"subject\":[",                        "\"targets\":{",
+    "\"sizes\":{",                                                      "\"name\":\"../../etc/passwd\"", "/manifest\"",                            "\"_type\":\"https://in-toto.io/Statement/v1\"", "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[", "{\"a\":{\"a\":{\"a\":{\"a\":",
+    "0000000000000000000000000000000000000000000000000000000000000000", "\\u0000",                       "\\ud800",                                "-----BEGIN PUBLIC KEY-----",                    "-----END PUBLIC KEY-----",             "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE",
+    "\"always\":true",                                                  "\"every\":3",                   "\"rate\":0.5",                           "\"below\":{\"output\":\"y\",\"value\":0}",      "\"max_bytes\":65536",                  "\"url\":\"http://127.0.0.1:8/\"",
+    "\"headers\":{\"Authorization\":\"a\\r\\nb\"}",                     "\"form\":{\"key\":\"a\"}",      "\"edges\":[0,1e308],\"counts\":[1,2,3]", "\"baseline\":{",                                "MCowBQYDK2VwAyEA",                     "\x30\x45\x02\x21\x00",
+    "\x02\x81\xff",                                                     "ustar\x0000",                   "0000644",                                "77777777777",
 };
 
 pub const targets = [_]Target{
@@ -25,6 +27,8 @@ pub const targets = [_]Target{
     .{ .name = "statement", .tokens = &tokens, .run = statement },
     .{ .name = "model_info", .tokens = &tokens, .run = modelInfo },
     .{ .name = "state", .tokens = &tokens, .run = state },
+    .{ .name = "rules", .tokens = &tokens, .run = rules },
+    .{ .name = "push", .tokens = &tokens, .run = push },
     .{ .name = "keys", .tokens = &tokens, .run = keys },
 };
 
@@ -109,6 +113,18 @@ fn state(context: *Context, input: []const u8) bool {
     const rendered = parsed.render(arena) catch |err| return refused(err);
     const again = agent.state.State.parse(arena, &refusal, rendered) catch @panic("a state is not read as it was written");
     if (!std.mem.eql(u8, rendered, again.render(arena) catch "")) @panic("a state changes by being read");
+    return true;
+}
+
+fn rules(context: *Context, input: []const u8) bool {
+    var refusal: Refusal = .{};
+    _ = agent.capture_rules.Rules.parse(context.arena.allocator(), &refusal, input) catch |err| return refused(err);
+    return true;
+}
+
+fn push(context: *Context, input: []const u8) bool {
+    var refusal: Refusal = .{};
+    _ = agent.push_config.Config.parse(context.arena.allocator(), &refusal, input) catch |err| return refused(err);
     return true;
 }
 
