@@ -18,6 +18,8 @@ from tests.native.fake_device import Device, FakeModel, request
 from tests.native.test_metrics import scrape
 
 ELEMENTS = 64
+pytestmark = pytest.mark.also_on("aarch64")
+
 INFER = "/v2/models/m/infer"
 STATISTICS = "/v2/models/m/statistics"
 

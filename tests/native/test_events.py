@@ -8,11 +8,16 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from edgepack.trust import PrivateKey
 from tests.native import fake_device
 from tests.native.device_store import Device, write
 
 FIELDS = {"sequence", "time", "boot", "boot_ms", "event", "model", "version", "reason"}
+
+
+pytestmark = pytest.mark.also_on("aarch64")
 
 
 def told(device: Device) -> list[dict[str, Any]]:

@@ -14,6 +14,8 @@ import pytest
 
 from tests.native.fake_device import Device, FakeModel, request, run_in_progress, values, wait_until
 
+pytestmark = pytest.mark.also_on("aarch64")
+
 INFER = "/v2/models/m/infer"
 LOAD = "/v2/repository/models/m/load"
 DIE, HANG = -1002, -1003  # orders of data/fake_model.c

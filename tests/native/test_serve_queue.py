@@ -23,6 +23,8 @@ from tests.native.fake_device import (
     wait_until,
 )
 
+pytestmark = pytest.mark.also_on("aarch64")
+
 INFER = "/v2/models/m/infer"
 OTHER = "/v2/models/n/infer"
 HANG, NAP = -1003, -1004  # orders of data/fake_model.c
