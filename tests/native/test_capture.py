@@ -30,7 +30,6 @@ from tests.native.fake_device import (
     FakeModel,
     UnixConnection,
     request,
-    temporary_device,
     values,
     wait_until,
 )
@@ -41,11 +40,12 @@ CAPTURES = "/v2/models/m/captures"
 ASKED = {"capture": True}
 
 
+pytestmark = pytest.mark.also_on("aarch64")
+
+
 @pytest.fixture
-def device(agent: Path) -> Iterator[Device]:
-    with temporary_device(agent) as device:
-        device.install("m", {"1.0.0": FakeModel()})
-        yield device
+def device(idle: Device) -> Device:
+    return idle
 
 
 def command(device: Device, *arguments: str) -> tuple[int, dict[str, Any]]:
