@@ -235,16 +235,27 @@ def random_inputs(imported: ImportedModel, seed: int) -> Arrays:
     return [one(spec) for spec in imported.inputs]
 
 
+INTEGER_PRODUCTS = {"ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul"}
+
+
 def expected(network: onnx.ModelProto, names: Sequence[str], inputs: Arrays) -> Arrays:
     """What onnxruntime makes of the same inputs; of the model as it was, not as it was imported."""
     import onnxruntime
+    from onnx.reference import ReferenceEvaluator
 
+    feed = dict(zip(names, inputs, strict=True))
+    operators = {node.op_type for node in network.graph.node}
+    ranks = {len(value.type.tensor_type.shape.dim) for value in network.graph.input}
+    if operators & INTEGER_PRODUCTS and ("QLinearConv" not in operators or ranks == {4}):
+        # In onnxruntime they saturate at 16 bits on x86-64 CPUs that lack VNNI. The evaluator's
+        # QLinearConv is of images only.
+        return list(ReferenceEvaluator(network).run(None, feed))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(
         network.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    return list(session.run(None, dict(zip(names, inputs, strict=True))))
+    return list(session.run(None, feed))
 
 
 def error_of(answer: np.ndarray, wanted: np.ndarray) -> float:

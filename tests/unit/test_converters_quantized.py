@@ -260,5 +260,7 @@ def quantized_convolution(
         "yz": whole(dtype, 1, seed=2)[0],
         "b": np.asarray(generator.integers(-5000, 5000, kernel[0]), np.int32),
     }
+    if len(shape) != 4:  # onnxruntime is asked, whose products of two bytes must stay below 2**14
+        parameters["w"] //= 2
     types = integers_of(dtype, x=())
     return inferred.network(nodes, {"x": shape}, "y", parameters, types=types)

@@ -151,7 +151,8 @@ def test_model_that_was_trained_with_older_tensorflow_computes_the_same(
     path = pretrained("basic_pitch", "saved_models/icassp_2022/nmp")
     imported = import_model(path, {"input_2": (1, 43844, 1)})
     assert [spec.name for spec in imported.outputs] == ["contour", "note", "onset"]
-    models.agree(imported)
+    # TensorFlow and ONNX Runtime themselves lie 1.4e-4 apart on CPUs with AVX2 alone.
+    models.agree(imported, tolerance=2e-4)
 
 
 class Acting(tf.Module):  # type: ignore[misc]
