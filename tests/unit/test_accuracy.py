@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgepack.accuracy import measure, read_samples
-from edgepack.artefacts import Tensors, TensorSpec
+from edgepack.artefacts import Accuracy, Tensors, TensorSpec
 from edgepack.errors import CompileError, ConfigError
 
 X = TensorSpec(name="x", dtype="float32", shape=(1, 3))
@@ -17,25 +17,29 @@ def sample(seed: int) -> Tensors:
     return {"x": np.random.default_rng(seed).standard_normal((1, 3)).astype(np.float32)}
 
 
+def measured(wanted: list[Tensors], answers: list[Tensors]) -> Accuracy:
+    """Of answers to two samples, in their order."""
+    given = iter(answers)
+    return measure(
+        [sample(0), sample(1)],
+        wanted,
+        lambda _: next(given),
+        original="PyTorch",
+        tolerance=0.1,
+        what="host",
+    )
+
+
 def test_errors_are_relative_to_the_largest_value_of_each_sample() -> None:
     wanted = [
         {"y": np.array([[1.0, -4.0]], np.float32)},
         {"y": np.array([[0.5, 0.25]], np.float32)},
     ]
-    answers = iter(
-        [
-            {"y": np.array([[1.0, -4.0 + 0.04]], np.float32)},
-            {"y": np.array([[0.5, 0.25 + 0.01]], np.float32)},
-        ]
-    )
-    found = measure(
-        [sample(0), sample(1)],
-        wanted,
-        lambda _: next(answers),
-        original="PyTorch",
-        tolerance=0.1,
-        what="host",
-    )
+    answers = [
+        {"y": np.array([[1.0, -4.0 + 0.04]], np.float32)},
+        {"y": np.array([[0.5, 0.25 + 0.01]], np.float32)},
+    ]
+    found = measured(wanted, answers)
     (output,) = found.outputs
     assert output.max_error == pytest.approx(0.02, rel=1e-4)
     assert output.mean_error == pytest.approx((0.01 / 2 + 0.02 / 2) / 2, rel=1e-4)
@@ -48,15 +52,7 @@ def test_a_sample_near_zero_is_measured_by_a_512th_of_the_largest_at_the_least(
     near_zero: float, error: float
 ) -> None:
     wanted = [{"y": np.array([1.0])}, {"y": np.array([near_zero])}]
-    answers = iter([wanted[0], {"y": np.array([near_zero + 1e-7])}])
-    found = measure(
-        [sample(0), sample(1)],
-        wanted,
-        lambda _: next(answers),
-        original="PyTorch",
-        tolerance=0.1,
-        what="host",
-    )
+    found = measured(wanted, [wanted[0], {"y": np.array([near_zero + 1e-7])}])
     assert found.outputs[0].max_error == pytest.approx(error, rel=1e-6)
 
 
