@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -15,6 +16,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -60,13 +62,20 @@ static void append(text *out, const char *format, ...) {
         out->length += (size_t)n;
 }
 
+static void append_byte(text *out, char byte) {
+    if (out->capacity - out->length < 2) /* as append(), which ends with a zero */
+        out->overflow = 1;
+    else
+        out->start[out->length++] = byte;
+}
+
 static void append_string(text *out, const char *string) {
-    append(out, "\"");
+    append_byte(out, '"');
     for (; *string; string++) {
-        if (*string == '"' || *string == '\\') append(out, "\\");
-        append(out, "%c", *string);
+        if (*string == '"' || *string == '\\') append_byte(out, '\\');
+        append_byte(out, *string);
     }
-    append(out, "\"");
+    append_byte(out, '"');
 }
 
 /* Names of models become part of a path. */
@@ -130,22 +139,52 @@ static int lose(epc_client *client, int status) {
     return status;
 }
 
-static int send_all(epc_client *client, const void *data, size_t size) {
-    const char *next = data;
-    while (size) {
-        ssize_t n = send(client->descriptor, next, size, MSG_NOSIGNAL);
+#define MAX_PIECES 16 /* of one message */
+
+typedef struct outgoing {
+    struct iovec pieces[MAX_PIECES];
+    size_t count;
+} outgoing;
+
+static int send_pieces(epc_client *client, outgoing *out) {
+    struct iovec *piece = out->pieces, *const end = piece + out->count;
+    out->count = 0;
+    while (piece < end) {
+        struct msghdr message = {.msg_iov = piece, .msg_iovlen = (size_t)(end - piece)};
+        ssize_t n = sendmsg(client->descriptor, &message, MSG_NOSIGNAL);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) return errno == EPIPE || errno == ECONNRESET ? EPC_ERR_CLOSED : EPC_ERR_SYSTEM;
-        next += n;
-        size -= (size_t)n;
+        for (; piece < end && (size_t)n >= piece->iov_len; piece++) n -= (ssize_t)piece->iov_len;
+        if (piece < end) {
+            piece->iov_base = (char *)piece->iov_base + n;
+            piece->iov_len -= (size_t)n;
+        }
     }
     return EPC_OK;
+}
+
+/* Sent with what follows, as far as that fits one message: each message wakes the agent. */
+static int add_piece(epc_client *client, outgoing *out, const void *data, size_t size) {
+    out->pieces[out->count++] = (struct iovec){(void *)(uintptr_t)data, size};
+    return out->count == MAX_PIECES ? send_pieces(client, out) : EPC_OK;
+}
+
+/* Until something is there. Not recv(), which also wakes when the agent takes what was sent (unix_write_space). */
+static int wait_for_bytes(epc_client *client) {
+    struct pollfd wanted = {client->descriptor, POLLIN, 0};
+    int n;
+    do n = poll(&wanted, 1, client->timeout_ms ? client->timeout_ms : -1);
+    while (n < 0 && errno == EINTR);
+    if (n == 0) errno = EAGAIN;
+    return n > 0 ? EPC_OK : EPC_ERR_SYSTEM;
 }
 
 /* At least one byte and at most `size`. */
 static int receive(epc_client *client, void *data, size_t size, size_t *got) {
     for (;;) {
-        ssize_t n = recv(client->descriptor, data, size, 0);
+        ssize_t n;
+        if (wait_for_bytes(client)) return EPC_ERR_SYSTEM;
+        n = recv(client->descriptor, data, size, 0);
         if (n < 0 && errno == EINTR) continue;
         if (n == 0 || (n < 0 && errno == ECONNRESET)) return EPC_ERR_CLOSED;
         if (n < 0) return EPC_ERR_SYSTEM;
@@ -167,6 +206,7 @@ int epc_connect(epc_client *client, const char *path, int timeout_ms, void *buff
     memcpy(address.sun_path, path, strlen(path) + 1);
     client->buffer = buffer;
     client->capacity = buffer_bytes;
+    client->timeout_ms = timeout_ms;
     client->descriptor = socket(AF_UNIX, SOCK_STREAM, 0);
     if (client->descriptor < 0) return EPC_ERR_SYSTEM;
     if (fcntl(client->descriptor, F_SETFD, FD_CLOEXEC) ||
@@ -400,18 +440,21 @@ static void read_message(epc_client *client, const answer *from) {
 static int exchange(epc_client *client, const char *method, const char *path, const char *json,
                     size_t json_bytes, const epc_tensor *inputs, size_t num_inputs, answer *to) {
     char head[512];
+    outgoing out;
     size_t total = json_bytes;
     int n, status, cut;
+    out.count = 0;
     for (size_t i = 0; i < num_inputs; i++) total += inputs[i].region ? 0 : inputs[i].nbytes;
     n = snprintf(head, sizeof head, "%s %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %zu\r\n", method, path,
                  total);
     if (num_inputs)
         n += snprintf(head + n, sizeof head - (size_t)n, "Inference-Header-Content-Length: %zu\r\n", json_bytes);
     n += snprintf(head + n, sizeof head - (size_t)n, "\r\n"); /* paths are short: it always fits */
-    status = send_all(client, head, (size_t)n);
-    if (!status) status = send_all(client, json, json_bytes);
+    status = add_piece(client, &out, head, (size_t)n);
+    if (!status) status = add_piece(client, &out, json, json_bytes);
     for (size_t i = 0; i < num_inputs && !status; i++)
-        if (inputs[i].region == NULL) status = send_all(client, inputs[i].data, inputs[i].nbytes);
+        if (inputs[i].region == NULL) status = add_piece(client, &out, inputs[i].data, inputs[i].nbytes);
+    if (!status) status = send_pieces(client, &out);
     /* Refused before it was read whole: the answer says why. */
     cut = status != EPC_OK;
     if (!status || status == EPC_ERR_CLOSED) status = read_answer(client, to);

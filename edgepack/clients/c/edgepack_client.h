@@ -69,6 +69,7 @@ typedef struct epc_client { /* read message and http_status; leave the rest alon
     char message[256];
     int http_status;
     int descriptor;
+    int timeout_ms;
     char *buffer;
     size_t capacity;
 } epc_client;
