@@ -172,12 +172,12 @@ pub const Exchange = struct {
         defer asked.release();
         if (!try self.readInfer(&asked, served, staging, limit)) return self.failNow();
         served.run(staging, &self.problem) catch return self.failNow();
-        served.drift.add(staging);
         asked.captured = self.api.captures.offer(served, &asked.capture, staging);
         asked.writeShared(&served.info, staging, &self.problem) catch return self.failNow();
         var reply = self.begin(.ok);
         reply.parts = asked.parts(&served.info, staging);
         try asked.writeAnswer(&reply.writer, &served.info, staging);
+        defer served.drift.add(staging); // the client need not wait for it
         return finish(&reply);
     }
 

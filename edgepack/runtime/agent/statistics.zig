@@ -51,50 +51,74 @@ pub const Summary = struct {
         self.finite += other.finite;
     }
 
-    /// Takes in a few elements; they are moved about.
-    fn addChunk(self: *Summary, chunk: []f64, bins: *const Bins) void {
+    fn addChunk(self: *Summary, chunk: *const Chunk, edges: []const f64) void {
         var part: Summary = .{};
-        var len: usize = 0;
-        var sum: f64 = 0;
-        for (chunk) |value| {
-            if (std.math.isNan(value)) {
-                part.nan += 1;
-                continue;
-            }
-            part.bins[bins.of(value)] += 1;
-            if (std.math.isInf(value)) {
-                part.infinite += 1;
-                continue;
-            }
-            chunk[len] = value;
-            len += 1;
-            sum += value;
-            part.min = @min(part.min, value);
-            part.max = @max(part.max, value);
+        const zero: Lanes = @splat(0);
+        const one: Lanes = @splat(1);
+        const infinity: Lanes = @splat(std.math.inf(f64));
+        var numbers = zero;
+        var finite = zero;
+        var sum = zero;
+        var min = infinity;
+        var max = -infinity;
+        for (chunk.used()) |values| {
+            const is_finite = @abs(values) < infinity; // NaN is not
+            numbers += @select(f64, values == values, one, zero);
+            finite += @select(f64, is_finite, one, zero);
+            sum += @select(f64, is_finite, values, zero);
+            min = @min(min, @select(f64, is_finite, values, infinity));
+            max = @max(max, @select(f64, is_finite, values, -infinity));
         }
-        part.finite = len;
-        if (len > 0) part.mean = sum / float(len);
-        for (chunk[0..len]) |value| part.squares += (value - part.mean) * (value - part.mean);
+        const count_of_numbers: u64 = @intFromFloat(@reduce(.Add, numbers));
+        part.finite = @intFromFloat(@reduce(.Add, finite));
+        part.nan = chunk.len - count_of_numbers;
+        part.infinite = count_of_numbers - part.finite;
+        part.min = @reduce(.Min, min);
+        part.max = @reduce(.Max, max);
+        if (part.finite > 0) part.mean = @reduce(.Add, sum) / float(part.finite);
+        var squares = zero;
+        for (chunk.used()) |values| {
+            const apart = @select(f64, @abs(values) < infinity, values - @as(Lanes, @splat(part.mean)), zero);
+            squares += apart * apart;
+        }
+        part.squares = @reduce(.Add, squares);
+        var left = count_of_numbers;
+        for (edges, part.bins[0..edges.len]) |edge, *below| {
+            const reached = chunk.countFrom(edge);
+            below.* = left - reached;
+            left = reached;
+        }
+        part.bins[edges.len] = left;
         self.merge(&part);
     }
 };
 
-/// Which bin a value falls into, without a branch: values are random, and so would every guess be.
-const Bins = struct {
-    edges: Edges,
-    last: usize,
+const Lanes = @Vector(8, f64);
 
-    const Edges = @Vector(baseline.max_bins - 1, f64);
+/// Some elements. Behind the last there is NaN up to a whole vector.
+const Chunk = struct {
+    vectors: [chunk_elements / 8]Lanes = undefined,
+    len: usize = 0,
 
-    fn init(edges: []const f64) Bins {
-        var padded: [baseline.max_bins - 1]f64 = @splat(std.math.inf(f64));
-        @memcpy(padded[0..edges.len], edges);
-        return .{ .edges = padded, .last = edges.len };
+    /// For `len` elements.
+    fn begin(self: *Chunk, len: usize) []f64 {
+        self.len = len;
+        if (len % 8 > 0) self.vectors[len / 8] = @splat(std.math.nan(f64));
+        const elements: [*]f64 = @ptrCast(&self.vectors);
+        return elements[0..len];
     }
 
-    fn of(self: *const Bins, value: f64) usize {
-        const reached: u15 = @bitCast(@as(Edges, @splat(value)) >= self.edges);
-        return @min(@popCount(reached), self.last); // infinity reaches also what is no edge
+    fn used(self: *const Chunk) []const Lanes {
+        return self.vectors[0 .. std.math.divCeil(usize, self.len, 8) catch unreachable];
+    }
+
+    /// How many are `edge` or more.
+    fn countFrom(self: *const Chunk, edge: f64) u64 {
+        var reached: Lanes = @splat(0);
+        for (self.used()) |values| {
+            reached += @select(f64, values >= @as(Lanes, @splat(edge)), @as(Lanes, @splat(1)), @as(Lanes, @splat(0)));
+        }
+        return @intFromFloat(@reduce(.Add, reached));
     }
 };
 
@@ -107,39 +131,49 @@ pub fn collect(dtype: DType, bytes: []const u8, edges: []const f64, most: usize,
     const total = bytes.len / dtype.size();
     const taken: Taken = .init(total, most, random);
     var summary: Summary = .{};
-    const bins: Bins = .init(edges);
-    var buffer: [chunk_elements]f64 = undefined;
+    var chunk: Chunk = .{};
     var first: usize = 0;
     while (first < taken.len) : (first += chunk_elements) {
-        const chunk = buffer[0..@min(chunk_elements, taken.len - first)];
+        const into = chunk.begin(@min(chunk_elements, taken.len - first));
         switch (dtype) {
-            .bool => gather(bool, bytes, first, taken, random, chunk),
-            .int8 => gather(i8, bytes, first, taken, random, chunk),
-            .uint8 => gather(u8, bytes, first, taken, random, chunk),
-            .int16 => gather(i16, bytes, first, taken, random, chunk),
-            .uint16 => gather(u16, bytes, first, taken, random, chunk),
-            .int32 => gather(i32, bytes, first, taken, random, chunk),
-            .uint32 => gather(u32, bytes, first, taken, random, chunk),
-            .int64 => gather(i64, bytes, first, taken, random, chunk),
-            .uint64 => gather(u64, bytes, first, taken, random, chunk),
-            .float16 => gather(f16, bytes, first, taken, random, chunk),
-            .float32 => gather(f32, bytes, first, taken, random, chunk),
-            .float64 => gather(f64, bytes, first, taken, random, chunk),
+            .bool => gather(bool, bytes, first, taken, random, into),
+            .int8 => gather(i8, bytes, first, taken, random, into),
+            .uint8 => gather(u8, bytes, first, taken, random, into),
+            .int16 => gather(i16, bytes, first, taken, random, into),
+            .uint16 => gather(u16, bytes, first, taken, random, into),
+            .int32 => gather(i32, bytes, first, taken, random, into),
+            .uint32 => gather(u32, bytes, first, taken, random, into),
+            .int64 => gather(i64, bytes, first, taken, random, into),
+            .uint64 => gather(u64, bytes, first, taken, random, into),
+            .float16 => gather(f16, bytes, first, taken, random, into),
+            .float32 => gather(f32, bytes, first, taken, random, into),
+            .float64 => gather(f64, bytes, first, taken, random, into),
         }
-        summary.addChunk(chunk, &bins);
+        summary.addChunk(&chunk, edges);
     }
     return summary;
 }
 
 fn gather(comptime T: type, bytes: []const u8, first: usize, taken: Taken, random: *Random, chunk: []f64) void {
-    for (chunk, first..) |*into, number| {
-        const raw = bytes[taken.position(number, random) * @sizeOf(T) ..][0..@sizeOf(T)];
-        into.* = switch (@typeInfo(T)) {
-            .bool => if (raw[0] != 0) 1 else 0,
-            .int => @floatFromInt(std.mem.bytesToValue(T, raw)),
-            else => std.mem.bytesToValue(T, raw),
-        };
+    const elements: []align(1) const Stored(T) = @ptrCast(bytes);
+    if (taken.stretch == 1) {
+        for (chunk, elements[taken.offset + first ..][0..chunk.len]) |*into, element| into.* = asDouble(T, element);
+    } else {
+        for (chunk, first..) |*into, number| into.* = asDouble(T, elements[taken.position(number, random)]);
     }
+}
+
+/// A byte that the model wrote need not be 0 or 1.
+fn Stored(comptime T: type) type {
+    return if (T == bool) u8 else T;
+}
+
+fn asDouble(comptime T: type, element: Stored(T)) f64 {
+    return switch (@typeInfo(T)) {
+        .bool => if (element != 0) 1 else 0,
+        .int => @floatFromInt(element),
+        else => element,
+    };
 }
 
 /// Which elements are looked at: one out of each stretch.
