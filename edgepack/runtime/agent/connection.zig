@@ -19,6 +19,8 @@ pub const Connection = struct {
     /// In clock.milliseconds(); reads and writes fail after it.
     deadline: u64 = 0,
     timed_out: bool = false,
+    /// The server is to stop, as the last waitForBytes() saw it.
+    stopping: bool = false,
     reader: Io.Reader,
     writer: Io.Writer,
 
@@ -35,18 +37,24 @@ pub const Connection = struct {
 
     /// Waits for the first byte of the next request. Bytes that are there already go before stopping.
     pub fn waitForBytes(self: *Connection, idle_ms: u64) Next {
-        if (self.reader.bufferedLen() > 0) return .bytes;
+        if (self.reader.bufferedLen() > 0) {
+            self.stopping = self.stopping or self.isStopping();
+            return .bytes;
+        }
+        self.reader.seek = 0; // room for a whole request, not for its beginning
+        self.reader.end = 0;
         const deadline = clock.milliseconds() + idle_ms;
         var fds = [_]linux.pollfd{
             .{ .fd = self.fd, .events = linux.POLL.IN, .revents = 0 },
             .{ .fd = self.stop, .events = linux.POLL.IN, .revents = 0 },
         };
         if (!clock.poll(&fds, deadline)) return .idle;
+        self.stopping = fds[1].revents != 0;
         if (fds[0].revents & linux.POLL.IN != 0) return .bytes;
         return if (fds[0].revents != 0) .closed else .stopping;
     }
 
-    pub fn isStopping(self: *const Connection) bool {
+    fn isStopping(self: *const Connection) bool {
         var fds = [_]linux.pollfd{.{ .fd = self.stop, .events = linux.POLL.IN, .revents = 0 }};
         return clock.poll(&fds, 0);
     }

@@ -227,6 +227,7 @@ fn serveConnection(server: *Server, fd: linux.fd_t, over_tcp: bool) void {
         _ = server.connections.fetchSub(1, .release);
         signals.announce(server.finished);
     }
+    var buffers: Buffers = undefined;
     var read_buffer: [16 << 10]u8 = undefined;
     var write_buffer: [4 << 10]u8 = undefined;
     var connection: Connection = .init(fd, server.stop, &read_buffer, &write_buffer);
@@ -234,22 +235,26 @@ fn serveConnection(server: *Server, fd: linux.fd_t, over_tcp: bool) void {
     if (!over_tcp) connection.user = unix_socket.peerUser(fd);
     while (connection.waitForBytes(idle_ms) == .bytes) {
         connection.deadline = clock.milliseconds() + request_ms;
-        const more = serveRequest(server, &connection) catch return;
+        const more = serveRequest(server, &connection, &buffers) catch return;
         if (!more) return connection.linger(linger_ms);
     }
 }
 
+/// Of a connection, not of each request: memory that is undefined is filled first.
+const Buffers = struct {
+    answer: [16 << 10]u8,
+    body: [4 << 10]u8,
+};
+
 /// False where no other request can follow on this connection.
-fn serveRequest(server: *Server, connection: *Connection) Io.Writer.Error!bool {
-    var answer_buffer: [16 << 10]u8 = undefined;
-    var body_buffer: [4 << 10]u8 = undefined;
+fn serveRequest(server: *Server, connection: *Connection, buffers: *Buffers) Io.Writer.Error!bool {
     var exchange: endpoints.Exchange = .{
         .api = &server.api,
         .head = undefined,
         .connection = connection,
-        .keep_alive = !connection.isStopping(),
-        .answer_buffer = &answer_buffer,
-        .body_buffer = &body_buffer,
+        .keep_alive = !connection.stopping,
+        .answer_buffer = &buffers.answer,
+        .body_buffer = &buffers.body,
     };
     const bytes = http.receiveHead(&connection.reader) catch |err| switch (err) {
         error.TooLarge => return exchange.refuse(.header_fields_too_large, "the request's head is too large"),

@@ -23,6 +23,8 @@ const operation_run: u32 = 1;
 /// What a worker may map beyond what its model is known to need: the tables of its session, and the
 /// stacks of 64 threads.
 const spare_bytes = 32 << 20;
+/// Falling asleep and waking up cost some 10 to 20 us.
+const longest_ns_worth_spinning = 100_000;
 const Reply = extern struct { magic: u32, status: i32, value: u64 };
 const Request = extern struct { magic: u32, operation: u32, zero: u64 };
 
@@ -48,6 +50,8 @@ pub const WorkerProcess = struct {
     alive: bool = true,
     /// What the worker said it needs, in bytes.
     memory_bytes: u64 = 0,
+    /// The last run, in nanoseconds, by the worker's clock; long, until there was one.
+    took_ns: u64 = std.math.maxInt(u64),
 
     /// Starts a worker and waits until it is ready.
     pub fn start(refusal: *Refusal, files: Files, info: *const ModelInfo, deadline_ms: u32) refusals.Error!WorkerProcess {
@@ -84,6 +88,7 @@ pub const WorkerProcess = struct {
         if (reply.status != 0) {
             return refusal.because(.worker, "the model failed: {s} ({d})", .{ worker_exit.statusText(reply.status), reply.status });
         }
+        self.took_ns = reply.value;
         return reply.value;
     }
 
@@ -138,18 +143,29 @@ pub const WorkerProcess = struct {
 
     const ReplyError = error{ Died, Late, Garbled };
 
+    /// Of a model that is done within microseconds the reply is awaited without sleep, which would take as
+    /// long again; whoever else wants this processor gets it.
     fn readReply(self: *WorkerProcess, deadline_ms: u32) ReplyError!Reply {
-        const deadline = clock.milliseconds() + deadline_ms;
+        const spin_ns: u64 = if (self.took_ns <= longest_ns_worth_spinning) 2 * longest_ns_worth_spinning else 0;
+        const began = clock.nanoseconds();
+        const deadline = began / std.time.ns_per_ms + deadline_ms;
         var reply: Reply = undefined;
         const bytes = std.mem.asBytes(&reply);
         var filled: usize = 0;
         while (filled < bytes.len) {
-            var fds = [_]linux.pollfd{.{ .fd = self.replies, .events = linux.POLL.IN, .revents = 0 }};
-            if (!clock.poll(&fds, deadline)) return error.Late;
             const count = linux.read(self.replies, bytes.ptr + filled, bytes.len - filled);
             switch (linux.errno(count)) {
                 .SUCCESS => if (count == 0) return error.Died,
                 .INTR => continue,
+                .AGAIN => {
+                    if (clock.nanoseconds() - began < spin_ns) {
+                        _ = linux.sched_yield();
+                        continue;
+                    }
+                    var fds = [_]linux.pollfd{.{ .fd = self.replies, .events = linux.POLL.IN, .revents = 0 }};
+                    if (!clock.poll(&fds, deadline)) return error.Late;
+                    continue;
+                },
                 else => return error.Died,
             }
             filled += count;
@@ -170,6 +186,7 @@ fn spawn(refusal: *Refusal, files: Files, shared: linux.fd_t, memory_bytes: u64)
     const replies = openPair(.pipe) orelse return refusal.because(.worker, "no pipe for the worker", .{});
     defer closeFd(replies.write);
     errdefer closeFd(replies.read);
+    _ = linux.fcntl(replies.read, linux.F.SETFL, @as(u32, @bitCast(linux.O{ .NONBLOCK = true })));
     const trouble = openPair(.pipe) orelse return refusal.because(.worker, "no pipe for the worker", .{});
     defer closeFd(trouble.read);
 
