@@ -51,7 +51,7 @@ fn runVector(refusal: *Refusal, process: *WorkerProcess, info: *const ModelInfo,
     const outputs_at = info.outputs[0].offset;
     @memcpy(process.shm[0..outputs_at], vector[0..outputs_at]);
     @memset(process.shm[outputs_at..], 0xff);
-    _ = try process.run(refusal, deadline_ms);
+    _ = try process.run(refusal, deadline_ms, null);
     for (info.outputs) |*output| {
         const found = process.shm[output.offset..][0..output.nbytes];
         const reference = vector[output.offset..][0..output.nbytes];

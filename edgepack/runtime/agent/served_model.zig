@@ -27,6 +27,9 @@ const max_model_json = 4 << 20;
 const first_pause_ms = 100;
 const longest_pause_ms = 30_000;
 
+/// Requests that wait for a model, whichever, or for their turn.
+var in_progress: std.atomic.Value(u32) = .init(0);
+
 pub const ServedModel = struct {
     io: Io,
     store: Store,
@@ -116,13 +119,15 @@ pub const ServedModel = struct {
 
     /// Runs the inputs in `staging` and leaves the outputs there; both lie as in shared memory.
     pub fn run(self: *ServedModel, staging: []u8, problem: *Problem) error{Problem}!void {
+        _ = in_progress.fetchAdd(1, .monotonic);
+        defer _ = in_progress.fetchSub(1, .monotonic);
         try self.takeTurn(problem);
         defer self.turns.leave();
         if (!self.process.checkAlive()) try self.restart(problem);
         const outputs_at = self.info.outputs[0].offset;
         @memcpy(self.process.shm[0..outputs_at], staging[0..outputs_at]);
         var refusal: Refusal = .{};
-        const took = self.process.run(&refusal, self.settings.run_ms.value) catch {
+        const took = self.process.run(&refusal, self.settings.run_ms.value, &in_progress) catch {
             if (!self.process.alive) self.noteDeath(&refusal);
             return problem.because(.internal_server_error, "{s}", .{refusal.reason()});
         };

@@ -77,12 +77,14 @@ pub const WorkerProcess = struct {
 
     /// Runs the model on what lies in `shm`; the time it took in nanoseconds, by the worker's clock.
     /// After a refusal `alive` tells a model that failed from a worker that is gone.
-    pub fn run(self: *WorkerProcess, refusal: *Refusal, deadline_ms: u32) refusals.Error!u64 {
+    /// `in_progress` counts the requests that wait for any model; without it none is waited for actively.
+    pub fn run(self: *WorkerProcess, refusal: *Refusal, deadline_ms: u32, in_progress: ?*const std.atomic.Value(u32)) refusals.Error!u64 {
         if (!self.alive) return refusal.because(.worker, "the worker is not running", .{});
         const request: Request = .{ .magic = magic, .operation = operation_run, .zero = 0 };
         // A worker that died is an error here, not a SIGPIPE.
         const sent = linux.sendto(self.requests, std.mem.asBytes(&request), @sizeOf(Request), linux.MSG.NOSIGNAL, null, 0);
         if (sent != @sizeOf(Request)) return self.refuseDead(refusal, "died", error.Died, 0);
+        if (in_progress) |count| self.spin(count);
         const reply = self.readReply(deadline_ms) catch |err|
             return self.refuseDead(refusal, "did not answer", err, deadline_ms);
         if (reply.status != 0) {
@@ -143,12 +145,20 @@ pub const WorkerProcess = struct {
 
     const ReplyError = error{ Died, Late, Garbled };
 
-    /// Of a model that is done within microseconds the reply is awaited without sleep, which would take as
-    /// long again; whoever else wants this processor gets it.
+    /// Looks for the reply of a model that is done within microseconds, to spare falling asleep, which would
+    /// take as long again. Not while other requests wait: their threads have work for this processor.
+    fn spin(self: *WorkerProcess, in_progress: *const std.atomic.Value(u32)) void {
+        if (self.took_ns > longest_ns_worth_spinning) return;
+        const until = clock.nanoseconds() + 2 * longest_ns_worth_spinning;
+        var fds = [_]linux.pollfd{.{ .fd = self.replies, .events = linux.POLL.IN, .revents = 0 }};
+        while (in_progress.load(.monotonic) == 1 and clock.nanoseconds() < until) {
+            if (linux.poll(&fds, 1, 0) != 0) return;
+            _ = linux.sched_yield();
+        }
+    }
+
     fn readReply(self: *WorkerProcess, deadline_ms: u32) ReplyError!Reply {
-        const spin_ns: u64 = if (self.took_ns <= longest_ns_worth_spinning) 2 * longest_ns_worth_spinning else 0;
-        const began = clock.nanoseconds();
-        const deadline = began / std.time.ns_per_ms + deadline_ms;
+        const deadline = clock.milliseconds() + deadline_ms;
         var reply: Reply = undefined;
         const bytes = std.mem.asBytes(&reply);
         var filled: usize = 0;
@@ -158,10 +168,6 @@ pub const WorkerProcess = struct {
                 .SUCCESS => if (count == 0) return error.Died,
                 .INTR => continue,
                 .AGAIN => {
-                    if (clock.nanoseconds() - began < spin_ns) {
-                        _ = linux.sched_yield();
-                        continue;
-                    }
                     var fds = [_]linux.pollfd{.{ .fd = self.replies, .events = linux.POLL.IN, .revents = 0 }};
                     if (!clock.poll(&fds, deadline)) return error.Late;
                     continue;
