@@ -48,6 +48,21 @@ def test_convolution_with_every_attribute(
     kernels.check(convolutions("Conv", shape, kernel, options, bias=bias), BEST)
 
 
+def test_volumes_are_moved_at_the_edges_of_the_network_alone() -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], pads=[1] * 6),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("MaxPool", ["r"], ["p"], kernel_shape=[2, 2, 2], strides=[2, 2, 2]),
+        helper.make_node("Conv", ["p", "v"], ["d"], pads=[1] * 6, strides=[1, 2, 2]),
+        helper.make_node("GlobalAveragePool", ["d"], ["y"]),
+    ]
+    parameters = {"w": weights(8, 3, 3, 3, 3), "v": weights(16, 8, 3, 3, 3)}
+    network = inferred.network(nodes, {"x": (2, 3, 6, 12, 10)}, "y", parameters)
+    compiled, _ = kernels.check(network, BEST)
+    symbols = [call.symbol or "" for call in compiled.plan.calls]
+    assert len([symbol for symbol in symbols if "transpose" in symbol]) <= 1, symbols
+
+
 @pytest.mark.parametrize(
     ("shape", "kernel", "groups"),
     [

@@ -39,6 +39,9 @@ IMAGE_WINDOWS: list[dict[str, Any]] = [
 ]
 VOLUME_WINDOWS: list[dict[str, Any]] = [
     {"kernel_shape": [2, 3, 2], "strides": [2, 1, 2], "pads": [0, 1, 1, 1, 2, 0], "ceil_mode": 1},
+    {"kernel_shape": [3, 3, 3], "strides": [2, 2, 2], "pads": [1, 1, 1, 1, 1, 1]},
+    {"kernel_shape": [1, 2, 2], "strides": [1, 2, 2]},
+    {"kernel_shape": [2, 2, 1], "dilations": [2, 1, 1], "pads": [1, 0, 0, 1, 1, 0]},
     {"kernel_shape": [3, 1, 2], "dilations": [2, 1, 3], "auto_pad": "SAME_UPPER"},
 ]
 EVERY_RANK = pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """Convolutions and transposed convolutions.
 
-Signals and images go to Relax's operators, whose kernels the schedule library writes; volumes are
-formulas. 16-bit types are computed in float32, their weights widened once.
+Signals and images go to Relax's operators, whose kernels the schedule library writes, and volumes
+as batches of images where they have one group; the rest are formulas. 16-bit types are computed in
+float32, their weights widened once.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from edgepack.compiler.frontend.node import (
 DOMAIN = ""
 
 _RELAX_RANK = 2
+_VOLUME_RANK = 3
 _LAYOUTS = {1: ("NCW", "OIW", "IOW"), 2: ("NCHW", "OIHW", "IOHW")}
 """By spatial axes: of the data, of a kernel, of a transposed convolution's kernel."""
 
@@ -44,6 +46,8 @@ def convolved(node: Node, data: Any, weight: Any, windows: Windows) -> Any:
     from tvm import relax
 
     groups = int(node.attributes.get("group", 1))
+    if windows.rank == _VOLUME_RANK and groups == 1 and dtype_of(data) == "float32":
+        return _by_planes(node, data, weight, windows)
     if windows.rank > _RELAX_RANK:
         return node.compute(partial(_direct, windows=windows, groups=groups), data, weight)
     layout, kernel_layout, _ = _LAYOUTS[windows.rank]
@@ -58,6 +62,38 @@ def convolved(node: Node, data: Any, weight: Any, windows: Windows) -> Any:
         layout,
         kernel_layout,
     )
+
+
+def _by_planes(node: Node, data: Any, weight: Any, windows: Windows) -> Any:
+    """A volume's convolution as that of images: one image for each plane of the result.
+
+    The channels of an image are those of all planes under its window, one plane after the other:
+    a copy of as many elements as the data times the window's depth, for which the kernels of
+    images do the work. data [N, C, D, H, W], weight [O, C, taps, KH, KW].
+    """
+    from tvm import relax
+
+    emit, operator = node.emit, relax.op
+    planes, taps, stride = windows.outputs[0], windows.kernel[0], windows.strides[0]
+    before, after = windows.before[0], windows.reach[0]
+    if before or after:
+        data = emit(operator.nn.pad(data, [0, 0, 0, 0, before, after, 0, 0, 0, 0]))
+    starts = [tap * windows.dilations[0] for tap in range(taps)]
+    parts = [
+        emit(operator.strided_slice(data, [2], [s], [s + (planes - 1) * stride + 1], [stride]))
+        for s in starts
+    ]
+    stacked = emit(operator.concat(parts, 1)) if taps > 1 else parts[0]
+    batch, channels, _, *extents = shape_of(stacked)
+    images = emit(operator.permute_dims(stacked, [0, 2, 1, 3, 4]))
+    images = emit(operator.reshape(images, [batch * planes, channels, *extents]))
+    out, _, _, *kernel = shape_of(weight)
+    flat = emit(operator.permute_dims(weight, [0, 2, 1, 3, 4]))
+    flat = emit(operator.reshape(flat, [out, channels, *kernel]))
+    flat_windows = windows.without_first()
+    result = emit(convolved(node, images, flat, flat_windows))
+    result = emit(operator.reshape(result, [batch, planes, out, *flat_windows.outputs]))
+    return operator.permute_dims(result, [0, 2, 1, 3, 4])
 
 
 def _finished(node: Node, result: Any) -> Any:

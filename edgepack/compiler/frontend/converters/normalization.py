@@ -150,14 +150,36 @@ def _mean_square(node: Node, data: Any, axes: Sequence[int]) -> Any:
 
 
 def _instance_norm(node: Node) -> Any:
-    return _normalised_channels(node, node.shape()[1])
+    whole = _before_grouping(node)
+    if whole is None:
+        return _normalised_channels(node, node.inputs[0], node.shape()[1])
+    return reshaped(bound(node, _normalised_channels(node, whole, node.shape()[1])), node.shape())
+
+
+def _before_grouping(node: Node) -> Any:
+    """The images [N, C, ...] whose channels were put together to [N, groups, elements], or None.
+
+    It is how PyTorch spells group normalisation up to opset 17. The images' own shape lets them
+    lie in memory with channels last.
+    """
+    from tvm import ir, relax
+
+    data, shape = node.inputs[0], node.shape()
+    if len(shape) != 3 or not isinstance(data, ir.Var):
+        return None
+    made = node.builder.lookup_binding(data)
+    if not isinstance(made, ir.Call) or made.op != ir.Op.get("relax.reshape"):
+        return None
+    before = shape_of(made.args[0])
+    grouped = len(before) > 3 and before[0] == shape[0] and before[1] % shape[1] == 0
+    return made.args[0] if grouped else None
 
 
 def _group_norm(node: Node) -> Any:
-    return _normalised_channels(node, int(node.attributes["num_groups"]))
+    return _normalised_channels(node, node.inputs[0], int(node.attributes["num_groups"]))
 
 
-def _normalised_channels(node: Node, groups: int) -> Any:
+def _normalised_channels(node: Node, images: Any, groups: int) -> Any:
     """Channels normalised in groups, image by image.
 
     Means are taken over each channel's positions first and then over a group's channels, so that
@@ -165,15 +187,15 @@ def _normalised_channels(node: Node, groups: int) -> Any:
     """
     from tvm import relax
 
-    data = widened(node, node.inputs[0])
-    dtype, shape = dtype_of(data), node.shape()
+    data = widened(node, images)
+    dtype, shape = dtype_of(data), shape_of(data)
     axes = list(range(2, len(shape)))
     mean = _over_groups(node, _mean(node, data, axes), groups)
     centred = node.emit(relax.op.subtract(data, mean))
     variance = _over_groups(node, _mean_square(node, centred, axes), groups)
     epsilon = constant(float(node.attributes.get("epsilon", _EPSILON)), dtype)
     inverse = node.emit(relax.op.rsqrt(node.emit(relax.op.add(variance, epsilon))))
-    scale, offset = (_of_channels(node, index, dtype) for index in (1, 2))
+    scale, offset = (_of_channels(node, index, shape, dtype) for index in (1, 2))
     # One factor for each channel and image; divided by its size first, the data would be taken for
     # a layer normalisation, which works on ONNX's order of axes alone.
     factor = node.emit(relax.op.multiply(inverse, scale))
@@ -195,12 +217,11 @@ def _over_groups(node: Node, means: Any, groups: int) -> Any:
     return bound(node, reshaped(spread, shape))
 
 
-def _of_channels(node: Node, index: int, dtype: str) -> Any:
+def _of_channels(node: Node, index: int, shape: Sequence[int], dtype: str) -> Any:
     """A scale or an offset, given for each channel or for each group, along axis 1."""
     from tvm import relax
 
-    shape, vector = node.shape(), node.inputs[index]
-    value = node.constant(index)
+    vector, value = node.inputs[index], node.constant(index)
     each = shape[1] // node.shape(index)[0]
     if value is not None:
         vector = constant(value.repeat(each), dtype)

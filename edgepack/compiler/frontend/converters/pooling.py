@@ -1,7 +1,7 @@
 """Pooling: the largest, the mean or a norm of each window, or of everything.
 
-Signals and images go to Relax's operators, which the layout pass makes channels last; volumes, and
-what those lack, are formulas.
+Signals and images go to Relax's operators, which the layout pass makes channels last, and volumes in
+two steps; what those lack are formulas.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ DOMAIN = ""
 
 _RELAX_RANK = 2
 """Spatial axes that Relax's operators are used for."""
+_VOLUME_RANK = 3
 
 
 def _max_pool(node: Node) -> list[Any]:
@@ -31,6 +32,8 @@ def _max_pool(node: Node) -> list[Any]:
     data = node.inputs[0]
     if windows.rank <= _RELAX_RANK:
         result = node.emit(_by_relax("max", data, windows))
+    elif windows.rank == _VOLUME_RANK:
+        result = node.emit(_by_planes(node, "max", data, windows))
     else:
         result = node.compute(partial(_largest, windows=windows), data)
     if len(node.outputs) < 2 or not node.outputs[1].name:
@@ -54,6 +57,23 @@ def _by_relax(kind: str, data: Any, windows: Windows, *, padded: bool = False) -
         ceil_mode=False,
         count_include_pad=padded,
     )
+
+
+def _by_planes(node: Node, kind: str, data: Any, windows: Windows) -> Any:
+    """Volumes [N, C, D, H, W] pooled along D, and then as images: a window is a product of ranges."""
+    from tvm import relax
+
+    emit, operator = node.emit, relax.op
+    batch, channels, depth, *extents = node.shape()
+    columns = emit(operator.reshape(data, [batch, channels, depth, math.prod(extents)]))
+    planes = emit(_by_relax(kind, columns, windows.first_alone()))
+    depth = windows.outputs[0]
+    planes = emit(operator.reshape(planes, [batch, channels, depth, *extents]))
+    planes = emit(operator.permute_dims(planes, [0, 2, 1, 3, 4]))
+    images = emit(operator.reshape(planes, [batch * depth, channels, *extents]))
+    images = emit(_by_relax(kind, images, windows.without_first()))
+    shape = [batch, depth, channels, *windows.outputs[1:]]
+    return operator.permute_dims(emit(operator.reshape(images, shape)), [0, 2, 1, 3, 4])
 
 
 def _on_data(data: Any, windows: Windows, at: Any, tap: Any, value: Any, other: Any) -> Any:
@@ -140,6 +160,8 @@ def _average_pool(node: Node) -> Any:
     data = widened(node, node.inputs[0])
     if windows.rank <= _RELAX_RANK and not padded:
         result = _by_relax("avg", data, windows)
+    elif windows.rank == _VOLUME_RANK and not padded:
+        result = _by_planes(node, "avg", data, windows)
     else:
         # Windows that reach beyond the padding asked for count only as far as it goes.
         result = _sums_over(node, data, windows, windows.counts(padded=padded))

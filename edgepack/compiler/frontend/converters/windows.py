@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,21 @@ class Windows:
     before: tuple[int, ...]
     after: tuple[int, ...]
     """Padding that the model asks for; with ceil_mode the last windows reach further."""
+
+    def first_alone(self) -> Windows:
+        """The same over [extent, all others as one axis], with windows along the first axis only."""
+        others = math.prod(self.extents[1:])
+        neutral = {"extents": others, "outputs": others, "before": 0, "after": 0}
+        fields = {
+            field.name: (getattr(self, field.name)[0], neutral.get(field.name, 1))
+            for field in dataclasses.fields(self)
+        }
+        return Windows(**fields)
+
+    def without_first(self) -> Windows:
+        """The same over all spatial axes but the first."""
+        fields = {field.name: getattr(self, field.name)[1:] for field in dataclasses.fields(self)}
+        return Windows(**fields)
 
     @property
     def rank(self) -> int:
