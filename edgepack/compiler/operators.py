@@ -22,7 +22,11 @@ Legalization = Callable[[Any, Any], Any]
 
 def legalizations() -> dict[str, Legalization]:
     """What ``relax.transform.LegalizeOps`` takes in place of TVM's own."""
-    return {"relax.nn.conv2d": _conv2d, "relax.nn.conv2d_transpose": _conv2d_transpose}
+    return {
+        "relax.nn.conv2d": _conv2d,
+        "relax.nn.conv2d_transpose": _conv2d_transpose,
+        "relax.image.resize2d": _resize2d,
+    }
 
 
 def _integers(values: Sequence[Any]) -> list[int]:
@@ -173,3 +177,55 @@ def transposed_convolution(data: Any, weight: Any, geometry: dict[str, Any]) -> 
         name="conv2d_transpose",
         attrs={TRANSPOSED: json.dumps(geometry, sort_keys=True)},
     )
+
+
+def _resize2d(builder: Any, call: Any) -> Any:
+    """Linear interpolation by tables: TVM's own computes places and weights for every element."""
+    from tvm import relax
+
+    from edgepack.compiler.frontend.converters import resize_tables
+
+    attrs, (data, _) = call.attrs, call.args
+    layout, dtype = str(attrs.layout), str(data.ty.dtype)
+    if str(attrs.method) != "linear" or layout not in ("NHWC", "NCHW") or dtype != "float32":
+        return _default("relax.image.resize2d")(builder, call)
+    kernel = resize_tables.Kernel(
+        mode="linear", transformation=str(attrs.coordinate_transformation_mode)
+    )
+    first = layout.index("H")
+    before, after = _integers(data.ty.shape), _integers(call.ty.shape)
+    tables = []
+    for extent, output in zip(before[first : first + 2], after[first : first + 2], strict=True):
+        axis = resize_tables.Axis(extent=extent, output=output, scale=output / extent)
+        table = resize_tables.table(axis, kernel)
+        tables += [relax.const(table.places), relax.const(table.weights.astype(dtype))]
+    return builder.call_te(resized, data, *tables, layout, primfunc_name_hint="resize2d")
+
+
+def resized(
+    data: Any, rows: Any, row_weights: Any, columns: Any, column_weights: Any, layout: str
+) -> Any:
+    """An image [N, H, W, C] or [N, C, H, W] resized: sums of ``weights[o, k] * data[places[o, k]]``.
+
+    ``rows`` and ``columns`` are places, int32 [outputs, taps]; their weights have the same shape.
+    """
+    from tvm import te
+
+    first = layout.index("H")
+    shape = [int(extent) for extent in data.shape]
+    shape[first : first + 2] = int(rows.shape[0]), int(columns.shape[0])
+
+    def element(*at: Any) -> Any:
+        y, x = at[first : first + 2]
+
+        def line(row: Any) -> Any:
+            terms = [
+                data(*at[:first], row, columns(x, tap), *at[first + 2 :]) * column_weights(x, tap)
+                for tap in range(int(columns.shape[1]))
+            ]
+            return sum(terms[1:], terms[0])
+
+        lines = [line(rows(y, tap)) * row_weights(y, tap) for tap in range(int(rows.shape[1]))]
+        return sum(lines[1:], lines[0])
+
+    return te.compute(shape, element, name="resize")
