@@ -30,6 +30,15 @@ def _neutral(graph: Graph, call: Any) -> Any:
     return None
 
 
+def _there_and_back(graph: Graph, call: Any) -> Any:
+    """A reshape of a reshape that ends in the shape it began with."""
+    outer = graph.call(call, "reshape")
+    inner = graph.call(call.args[0], "reshape") if outer is not None else None
+    if inner is None or shape_of(inner.args[0]) is None:
+        return None
+    return inner.args[0] if shape_of(inner.args[0]) == shape_of(call) else None
+
+
 def _is_neutral(name: str, value: float, dtype: str) -> bool:
     if name in ("multiply", "divide"):
         return value == 1
@@ -120,6 +129,7 @@ def _broadcast_operand(graph: Graph, call: Any) -> Any:
 
 
 PATTERNS: tuple[Pattern, ...] = (
+    _there_and_back,
     _stacked,
     _broadcast_operand,
     _neutral,

@@ -162,7 +162,7 @@ def _before_grouping(node: Node) -> Any:
     It is how PyTorch spells group normalisation up to opset 17. The images' own shape lets them
     lie in memory with channels last.
     """
-    from tvm import ir, relax
+    from tvm import ir
 
     data, shape = node.inputs[0], node.shape()
     if len(shape) != 3 or not isinstance(data, ir.Var):
