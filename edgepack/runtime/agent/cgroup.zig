@@ -25,15 +25,16 @@ pub fn begin() bool {
     return own != null;
 }
 
-/// Moves a child that has just been made; without a group it stays where the agent is.
-pub fn enclose(pid: linux.pid_t, memory_bytes: u64) void {
+/// Moves this process, a child before exec: what the kernel spent on it until then stays with the agent's
+/// group, and so would all that it takes before another process had moved it. System calls only.
+pub fn enter(memory_bytes: u64) void {
     const parent = own orelse return;
-    var name: Name = .of(pid);
+    var name: Name = .of(linux.getpid());
     _ = linux.mkdirat(parent, name.group(), 0o755);
     var number: [24]u8 = undefined;
     _ = write(parent, name.file("memory.max"), std.fmt.bufPrint(&number, "{d}", .{memory_bytes +| kernel_bytes}) catch unreachable); // 20 digits
     _ = write(parent, name.file("pids.max"), std.fmt.comptimePrint("{d}", .{max_threads}));
-    _ = write(parent, name.file("cgroup.procs"), std.fmt.bufPrint(&number, "{d}", .{pid}) catch unreachable);
+    _ = write(parent, name.file("cgroup.procs"), "0");
 }
 
 /// Removes the group of a worker that has been reaped.

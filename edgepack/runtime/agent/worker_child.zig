@@ -4,6 +4,7 @@
 //! only, no allocator, no lock, no way back.
 
 const std = @import("std");
+const cgroup = @import("cgroup.zig");
 const confine = @import("confine.zig");
 const linux = std.os.linux;
 
@@ -34,6 +35,7 @@ pub const Child = struct {
         _ = linux.sigprocmask(linux.SIG.SETMASK, &blocked, null);
         const trouble: Trouble = trouble: {
             if (!self.takeDescriptors()) break :trouble .{ .what = .descriptors, .errno = @backingInt(linux.E.BADF) };
+            cgroup.enter(self.memory_bytes);
             const confined = confine.enter(worker_fd, self.memory_bytes);
             if (confined != .SUCCESS) break :trouble .{ .what = .confine, .errno = @backingInt(confined) };
             break :trouble .{ .what = .execute, .errno = @backingInt(execute()) };

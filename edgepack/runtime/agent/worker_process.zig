@@ -210,7 +210,6 @@ fn spawn(refusal: *Refusal, files: Files, shared: linux.fd_t, memory_bytes: u64)
     closeFd(trouble.write);
     if (failed(pid)) return refusal.because(.worker, "cannot fork: {t}", .{linux.errno(pid)});
 
-    cgroup.enclose(@intCast(pid), memory_bytes);
     var process: WorkerProcess = .{ .shm = undefined, .pid = @intCast(pid), .requests = requests.write, .replies = replies.read };
     try awaitExec(refusal, &process, trouble.read);
     return process;
