@@ -1,6 +1,7 @@
 //! A control group for each worker, where the agent has one of cgroup v2 to itself, as in a systemd unit with
 //! Delegate=. The agent moves into a group within it, `agent`, and each worker into `worker-PID` beside that,
-//! since only a group without processes of its own may limit those below it.
+//! since only a group without processes of its own may limit those below it. A server that becomes another user
+//! is given the group first.
 //!
 //! It bounds what the other limits (confine.zig) do not: how many threads there are, and the memory that the
 //! kernel itself spends on a worker. Where there is no such group all goes on without.
@@ -10,6 +11,7 @@ const std = @import("std");
 const linux = std.os.linux;
 
 const mount_point = "/sys/fs/cgroup";
+const agents = "agent";
 const max_text = 4096;
 /// edgepack.h's EP_MAX_THREADS, and a few.
 const max_threads = 72;
@@ -21,8 +23,20 @@ var own: ?linux.fd_t = null;
 
 /// True where workers get groups from now on.
 pub fn begin() bool {
-    own = findOwn();
+    const dir = findOwn() orelse return false;
+    own = if (split(dir)) dir else null;
+    if (own == null) _ = linux.close(dir);
     return own != null;
+}
+
+/// Root hands its group to the user that it is about to become; where there is none, begin() says so.
+pub fn give(uid: linux.uid_t, gid: linux.gid_t) void {
+    const dir = findOwn() orelse return;
+    defer _ = linux.close(dir);
+    _ = linux.unlinkat(dir, agents, linux.AT.REMOVEDIR); // root's own, of a server before
+    for ([_][*:0]const u8{ ".", "cgroup.procs", "cgroup.subtree_control" }) |path| {
+        _ = linux.fchownat(dir, path, uid, gid, linux.AT.SYMLINK_NOFOLLOW);
+    }
 }
 
 /// Moves this process, a child before exec: what the kernel spent on it until then stays with the agent's
@@ -69,7 +83,7 @@ fn findOwn() ?linux.fd_t {
     const opened = linux.open(full, .{ .ACCMODE = .RDONLY, .DIRECTORY = true, .CLOEXEC = true }, 0);
     if (failed(opened)) return null;
     const dir: linux.fd_t = @intCast(opened);
-    if (isAlone(dir) and split(dir)) return dir;
+    if (isAlone(dir)) return dir;
     _ = linux.close(dir);
     return null;
 }
@@ -81,8 +95,8 @@ fn isAlone(dir: linux.fd_t) bool {
 }
 
 fn split(dir: linux.fd_t) bool {
-    _ = linux.mkdirat(dir, "agent", 0o755); // it may be there: of a server before
-    if (!write(dir, "agent/cgroup.procs", "0")) return false;
+    _ = linux.mkdirat(dir, agents, 0o755); // it may be there: of a server before
+    if (!write(dir, agents ++ "/cgroup.procs", "0")) return false;
     var any = false;
     for ([_][]const u8{ "+memory", "+pids" }) |controller| any = write(dir, "cgroup.subtree_control", controller) or any;
     return any;

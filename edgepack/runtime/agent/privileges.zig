@@ -11,6 +11,7 @@ const Io = std.Io;
 const linux = std.os.linux;
 const capture_format = @import("capture_format.zig");
 const capture_id = @import("capture_id.zig");
+const cgroup = @import("cgroup.zig");
 const naming = @import("naming.zig");
 const refusals = @import("refusal.zig");
 const Refusal = refusals.Refusal;
@@ -42,6 +43,7 @@ pub fn drop(refusal: *Refusal, store: *Store, wanted: ?User) error{Refused}!void
     if (linux.geteuid() != 0) return refusal.because(.state, "only root can become user {d}; start serve as that user, or as root", .{user.uid});
     try expect(refusal, "give it run/", linux.fchownat(store.root.handle, "run", user.uid, user.gid, linux.AT.SYMLINK_NOFOLLOW));
     try giveCaptures(refusal, store, user);
+    cgroup.give(user.uid, user.gid);
     for (0..max_capabilities) |capability| {
         if (linux.errno(linux.prctl(@backingInt(linux.PR.CAPBSET_DROP), capability, 0, 0, 0)) != .SUCCESS) break;
     }
