@@ -2,89 +2,22 @@
 
 from __future__ import annotations
 
-import http.client
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-import edgepack.package
-from edgepack.artefacts import PushResult, SignedPackage
-from edgepack.channels import ChannelOptions, device, push
-from edgepack.channels.device_status import DeviceStatus
-from edgepack.channels.ssh_session import Session, open_session
+from edgepack.artefacts import SignedPackage
+from edgepack.channels import device
+from edgepack.channels.ssh_session import Session
 from edgepack.errors import ChannelError, DeviceError
-from edgepack.targets import load_target
-from tests.integration.machines import arm64, models
-from tests.integration.machines.local_device import agent_binary, infer
-from tests.integration.machines.models import KEY, compile_linear, signed
+from tests.integration.machines import arm64
+from tests.integration.machines.arm64_device import TARGET, URL, EdgeDevice
 from tests.integration.machines.ports import wait_until
 
 pytestmark = pytest.mark.needs(*arm64.PROGRAMS)
-TARGET = "raspberrypi4"
-URL = "ssh://device"
-X = np.linspace(-1, 1, models.SIZE, dtype=np.float32)[None]
-
-
-@dataclass
-class EdgeDevice:
-    """The machine as a device of edgepack."""
-
-    machine: arm64.Machine
-    options: ChannelOptions
-    folder: Path
-
-    def set_up(self) -> None:
-        """Put the agent there."""
-        device.setup(
-            URL,
-            target=load_target(TARGET),
-            agent_binary=agent_binary(TARGET),
-            trust_keys=[("release", KEY.public_key.to_pem())],
-            options=self.options,
-        )
-
-    def package(self, number: int, target: str = TARGET) -> SignedPackage:
-        """Version 1.0.``number``, whose weights only that version has."""
-        package = compile_linear(self.folder, f"1.0.{number}", target, seed=number)
-        return signed(package)
-
-    def push(self, package: SignedPackage, **options: Any) -> PushResult:
-        return push(
-            package,
-            URL,
-            contents=edgepack.package,
-            options=replace(self.options, **options),
-        )
-
-    def status(self) -> DeviceStatus:
-        return device.status(URL, options=self.options)
-
-    def number(self) -> int:
-        """Of the version that is installed."""
-        (model,) = self.status().models
-        assert model.current is not None
-        return int(model.current.version.rpartition(".")[2])
-
-    def assert_serves(self, number: int) -> None:
-        """The answer of the served API is that version's."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.machine.http_port, timeout=30)
-        got = infer(connection, X)
-        expected = np.maximum(X @ models.weights(number), 0)
-        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
-
-    def leftovers(self) -> list[str]:
-        """Uploads, and blobs that nothing needs or that are not whole."""
-        command = (
-            "cd /var/lib/edgepack && ls incoming && ls -A blobs/sha256 | grep -v '^[0-9a-f]*$'"
-        )
-        with open_session(URL, self.options) as (session, _):
-            return session.run(command).stdout.decode().split()
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +25,7 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeDevice]:
     folder = tmp_path_factory.mktemp("machine")
     with arm64.machine(folder) as found:
         found.boot()
-        options = ChannelOptions(ssh_config=found.server.client_config("machine"))
-        edge = EdgeDevice(found, options, folder)
+        edge = EdgeDevice(found, folder)
         edge.set_up()
         yield edge
 
@@ -170,23 +102,18 @@ def test_workers_get_control_groups_where_the_agent_has_one_to_itself(edge: Edge
         cat worker-*/cgroup.procs worker-*/pids.max worker-*/memory.max worker-*/memory.peak
     """
 
-    def run(command: str) -> list[str]:
-        with open_session(URL, edge.options) as (session, _):
-            done = session.run(command, timeout=60)
-            return done.stdout.decode().split() + done.stderr.split()
-
     number = edge.number()
-    run(start)
+    edge.run(start)
     wait_until(lambda: edge.status().serving, 30, "the agent serves in its group")
     workers = set()
     for _ in range(2):
         edge.assert_serves(number)
-        told = run(tell)
+        told = edge.run(tell).split()
         name, in_group, agent, worker, threads, limit, peak = told
         assert (in_group, name, threads) == (agent, f"worker-{worker}", "72"), told
         assert 0 < int(peak) < int(limit) < 1 << 28, told
         workers.add(worker)
-        run(f"kill -9 {worker}")
+        edge.run(f"kill -9 {worker}")
     assert len(workers) == 2, "the group of a worker that is gone is gone, too"
     edge.machine.cut_power()
     edge.machine.boot()
