@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from edgepack.targets import load_target
 from edgepack.toolchain import build_agent
 from edgepack.trust import PrivateKey, new_key
 from tests.native import fake_device
-from tests.native.device_store import TARGET, Device
+from tests.native.device_store import TARGET, Device, fake_worker
 
 
 @pytest.fixture(scope="session")
@@ -22,14 +20,9 @@ def agent() -> Path:
 
 
 @pytest.fixture(scope="session")
-def worker(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The bytes of fake_worker.c's executable."""
-    out = tmp_path_factory.mktemp("worker") / "worker"
-    triple = load_target(TARGET).zig_static_triple
-    source = Path(__file__).with_name("fake_worker.c")
-    command = [sys.executable, "-m", "ziglang", "cc", "-target", triple, "-static", "-s", "-Os"]
-    subprocess.run([*command, str(source), "-o", str(out)], check=True)
-    return out.read_bytes()
+def worker() -> bytes:
+    """The bytes of fake_worker.c's executable for this machine."""
+    return fake_worker(load_target(TARGET).zig_static_triple)
 
 
 @pytest.fixture(scope="session", params=["ecdsa-p256", "ed25519"])
@@ -44,16 +37,16 @@ def key() -> PrivateKey:
 
 
 @pytest.fixture
-def device(tmp_path: Path, agent: Path, key: PrivateKey) -> Device:
-    """Set up as this machine, trusting ``key``."""
-    device = Device(root=tmp_path / "device", agent=agent)
+def device(tmp_path: Path, machine: fake_device.Machine, key: PrivateKey) -> Device:
+    """Set up as a machine, trusting ``key``."""
+    device = Device(root=tmp_path / "device", agent=machine.agent(), machine=machine)
     device.set_up(key)
     return device
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """``@pytest.mark.also_on("aarch64")`` repeats tests of ``blank``, ``idle`` and ``served`` there,
-    but for those with ``only_here``.
+    """``@pytest.mark.also_on("aarch64")`` repeats tests of ``device``, ``blank``, ``idle`` and ``served``
+    there, but for those with ``only_here``.
     """
     if "machine" not in metafunc.fixturenames:
         return
@@ -71,7 +64,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def machine(request: pytest.FixtureRequest) -> fake_device.Machine:
-    """What the agents and workers of the three fixtures below run on."""
+    """What the agents and workers of ``device`` and of the three fixtures below run on."""
     machine: fake_device.Machine = getattr(request, "param", fake_device.host_machine())
     return machine
 

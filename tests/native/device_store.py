@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-from dataclasses import dataclass
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from edgepack.artefacts import Package
 from edgepack.trust import PrivateKey
 from tests import package_samples as samples
+from tests.native.fake_device import Machine, host_machine
 
 TARGET = "host"
 
@@ -37,8 +41,21 @@ class Device:
 
     root: Path
     agent: Path
+    machine: Machine = field(default_factory=host_machine)
 
-    def set_up(self, *keys: PrivateKey, target: str = TARGET) -> None:
+    @property
+    def target(self) -> str:
+        """The name of what its packages are compiled for."""
+        return self.machine.target.name
+
+    def write(self, path: Path, *keys: PrivateKey, version: str, **more: Any) -> Package:
+        """A signed package that it can run, once it was set up."""
+        worker = self.machine.program(fake_worker(self.machine.target.zig_static_triple), self.root)
+        values = {"worker": worker, "target": self.target, **more}
+        return write(path, *keys, version=version, **values)
+
+    def set_up(self, *keys: PrivateKey, target: str | None = None) -> None:
+        target = target or self.target
         trust = self.root / "trust"
         trust.mkdir(parents=True, exist_ok=True)
         (self.root / "config.json").write_text(json.dumps({"target": target}))
@@ -46,7 +63,7 @@ class Device:
             (trust / f"{key.public_key.key_id[:8]}.pub").write_bytes(key.public_key.to_pem())
 
     def command(self, *arguments: str | Path) -> list[str]:
-        return [str(self.agent), "--root", str(self.root), *map(str, arguments)]
+        return [*self.machine.command(self.agent), "--root", str(self.root), *map(str, arguments)]
 
     def run(self, *arguments: str | Path) -> Answer:
         done = subprocess.run(self.command(*arguments), capture_output=True, text=True, check=False)
@@ -88,13 +105,30 @@ class Device:
             assert hashlib.sha256(data).hexdigest() == digits
 
 
+@cache
+def fake_worker(triple: str) -> bytes:
+    """The bytes of fake_worker.c's executable."""
+    source = Path(__file__).with_name("fake_worker.c")
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", triple, "-static", "-s", "-Os"]
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "worker"
+        subprocess.run([*command, str(source), "-o", str(out)], check=True)
+        return out.read_bytes()
+
+
 def write(
-    path: Path, *keys: PrivateKey, version: str, worker: bytes, weights: str = "good", **more: Any
+    path: Path,
+    *keys: PrivateKey,
+    version: str,
+    worker: bytes,
+    weights: str = "good",
+    target: str = TARGET,
+    **more: Any,
 ) -> Package:
-    """A signed package for this machine, whose fake worker behaves as the weights say."""
+    """A signed package, for this machine if for no other, whose fake worker behaves as the weights say."""
     package = samples.write(
         path,
-        TARGET,
+        target,
         version=version,
         worker=worker,
         weights=f"{weights} {version}".encode(),

@@ -9,22 +9,24 @@ from pathlib import Path
 import pytest
 
 from edgepack.trust import PrivateKey
-from tests.native.device_store import Device, write
+from tests.native.device_store import Device, publish
 
 TRUST = {"package": 7, "digest": 8, "signature": 8, "key": 8, "statement": 8, "version": 8}
 
+pytestmark = pytest.mark.also_on("aarch64")
+
 
 @pytest.fixture
-def serving(tmp_path: Path, device: Device, worker: bytes, key: PrivateKey) -> Device:
-    write(tmp_path / "1.0.0.epk", key, version="1.0.0", worker=worker)
+def serving(tmp_path: Path, device: Device, key: PrivateKey) -> Device:
+    device.write(tmp_path / "1.0.0.epk", key, version="1.0.0")
     device.installed("install", tmp_path / "1.0.0.epk")
     return device
 
 
 def test_one_flipped_byte_anywhere_is_refused(
-    tmp_path: Path, serving: Device, worker: bytes, key: PrivateKey
+    tmp_path: Path, serving: Device, key: PrivateKey
 ) -> None:
-    package = write(tmp_path / "a.epk", key, version="2.0.0", worker=worker)
+    package = serving.write(tmp_path / "a.epk", key, version="2.0.0")
     good = package.path.read_bytes()
     path = tmp_path / "flipped.epk"
     path.write_bytes(good)
@@ -52,11 +54,9 @@ def test_one_flipped_byte_anywhere_is_refused(
 
 
 def test_every_byte_of_a_signed_pointer_counts(
-    tmp_path: Path, serving: Device, worker: bytes, key: PrivateKey
+    tmp_path: Path, serving: Device, key: PrivateKey
 ) -> None:
-    from tests.native.device_store import publish
-
-    package = write(tmp_path / "a.epk", key, version="2.0.0", worker=worker)
+    package = serving.write(tmp_path / "a.epk", key, version="2.0.0")
     place = publish(package, tmp_path / "place")
     pointer = place / "models" / "demo.json"
     good = pointer.read_bytes()
@@ -72,10 +72,8 @@ def test_every_byte_of_a_signed_pointer_counts(
     assert serving.installed("pull", place, "demo")["models"][0]["version"] == "2.0.0"
 
 
-def test_every_truncation_is_refused(
-    tmp_path: Path, serving: Device, worker: bytes, key: PrivateKey
-) -> None:
-    package = write(tmp_path / "a.epk", key, version="2.0.0", worker=worker)
+def test_every_truncation_is_refused(tmp_path: Path, serving: Device, key: PrivateKey) -> None:
+    package = serving.write(tmp_path / "a.epk", key, version="2.0.0")
     good = package.path.read_bytes()
     path = tmp_path / "cut.epk"
     before = serving.contents()

@@ -12,7 +12,7 @@ import pytest
 
 from edgepack.trust import PrivateKey
 from tests.native import fake_device
-from tests.native.device_store import Device, write
+from tests.native.device_store import Device
 
 FIELDS = {"sequence", "time", "boot", "boot_ms", "event", "model", "version", "reason"}
 
@@ -26,13 +26,13 @@ def told(device: Device) -> list[dict[str, Any]]:
 
 
 def test_installations_refusals_and_rollbacks_are_told_in_order(
-    tmp_path: Path, device: Device, worker: bytes, key: PrivateKey
+    tmp_path: Path, device: Device, key: PrivateKey
 ) -> None:
     assert told(device) == []
     for version in ("1.0.0", "2.0.0"):
-        path = write(tmp_path / f"{version}.epk", key, version=version, worker=worker).path
+        path = device.write(tmp_path / f"{version}.epk", key, version=version).path
         device.installed("install", path)
-    bad = write(tmp_path / "3.epk", key, version="3.0.0", worker=worker, weights="wrong").path
+    bad = device.write(tmp_path / "3.epk", key, version="3.0.0", weights="wrong").path
     refusals = [device.run("install", bad) for _ in range(3)]
     device.installed("rollback")
     events = told(device)
@@ -116,20 +116,20 @@ def test_256_events_are_kept_and_the_answer_with_all_of_them_is_whole(
 
 
 def test_an_event_that_cannot_be_recorded_fails_nothing(
-    tmp_path: Path, device: Device, worker: bytes, key: PrivateKey
+    tmp_path: Path, device: Device, key: PrivateKey
 ) -> None:
     (device.root / "events.jsonl").mkdir(parents=True)
-    path = write(tmp_path / "1.epk", key, version="1.0.0", worker=worker).path
+    path = device.write(tmp_path / "1.epk", key, version="1.0.0").path
     done = subprocess.run(device.command("install", path), capture_output=True, check=False)
     assert (done.returncode, json.loads(done.stdout)["ok"]) == (0, True)
     assert told(device) == []
 
 
 def test_commands_at_the_same_time_lose_no_event(
-    tmp_path: Path, device: Device, worker: bytes, key: PrivateKey
+    tmp_path: Path, device: Device, key: PrivateKey
 ) -> None:
     paths = [
-        write(tmp_path / f"{name}.epk", key, name=name, version="1.0.0", worker=worker).path
+        device.write(tmp_path / f"{name}.epk", key, name=name, version="1.0.0").path
         for name in ("a", "b", "c", "d")
     ]
     threads = [threading.Thread(target=device.run, args=("install", path)) for path in paths]

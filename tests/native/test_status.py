@@ -12,7 +12,7 @@ from edgepack.channels.device_status import DeviceStatus
 from edgepack.cli import text
 from edgepack.trust import PrivateKey, new_key
 from tests.native import fake_device
-from tests.native.device_store import Device, publish, write
+from tests.native.device_store import Device, publish
 from tests.native.fake_device import FakeModel, request
 
 pytestmark = pytest.mark.also_on("aarch64")
@@ -23,10 +23,10 @@ def boot_id() -> str:
 
 
 def test_the_last_install_is_told_whether_it_succeeded_or_not(
-    tmp_path: Path, device: Device, worker: bytes, key: PrivateKey
+    tmp_path: Path, device: Device, key: PrivateKey
 ) -> None:
     assert device.installed("status")["last_install"] is None
-    first = write(tmp_path / "1.epk", key, version="1.0.0", worker=worker)
+    first = device.write(tmp_path / "1.epk", key, version="1.0.0")
     device.installed("install", first.path)
     told = device.installed("status")["last_install"]
     assert (told["sequence"], told["ok"], told["check"], told["reason"]) == (1, True, None, None)
@@ -34,13 +34,13 @@ def test_the_last_install_is_told_whether_it_succeeded_or_not(
     assert f"sha256:{told['digest']}" == first.digest
     assert (told["boot"], told["boot_ms"] > 0) == (boot_id(), True)
 
-    wrong = write(tmp_path / "2.epk", key, version="2.0.0", worker=worker, weights="wrong")
+    wrong = device.write(tmp_path / "2.epk", key, version="2.0.0", weights="wrong")
     refused = device.run("install", wrong.path)
     told = device.installed("status")["last_install"]
     assert (told["sequence"], told["ok"], told["version"]) == (2, False, "2.0.0")
     assert (told["check"], told["reason"]) == ("golden", refused.json["reason"])
 
-    foreign = write(tmp_path / "3.epk", new_key(), version="3.0.0", worker=worker)
+    foreign = device.write(tmp_path / "3.epk", new_key(), version="3.0.0")
     device.run("install", foreign.path)
     told = device.installed("status")["last_install"]
     assert (told["sequence"], told["check"], told["version"]) == (3, "key", None)
@@ -51,9 +51,9 @@ def test_the_last_install_is_told_whether_it_succeeded_or_not(
 
 
 def test_a_pull_is_told_once_it_tries_something(
-    tmp_path: Path, device: Device, worker: bytes, key: PrivateKey
+    tmp_path: Path, device: Device, key: PrivateKey
 ) -> None:
-    package = write(tmp_path / "1.epk", key, version="1.0.0", worker=worker)
+    package = device.write(tmp_path / "1.epk", key, version="1.0.0")
     place = publish(package, tmp_path / "place")
     for _ in range(3):
         device.installed("pull", place)
@@ -67,20 +67,20 @@ def test_a_pull_is_told_once_it_tries_something(
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"format":1}', b"\0" * 900, b"{}" * 9000])
 def test_a_record_that_is_not_whole_is_none_and_is_replaced(
-    tmp_path: Path, device: Device, worker: bytes, key: PrivateKey, damage: bytes
+    tmp_path: Path, device: Device, key: PrivateKey, damage: bytes
 ) -> None:
     (device.root / "last-install.json").write_bytes(damage)
     assert device.installed("status")["last_install"] is None
-    package = write(tmp_path / "1.epk", key, version="1.0.0", worker=worker)
+    package = device.write(tmp_path / "1.epk", key, version="1.0.0")
     device.installed("install", package.path)
     assert device.installed("status")["last_install"]["sequence"] == 1
 
 
 def test_an_install_succeeds_where_its_record_cannot_be_written(
-    tmp_path: Path, device: Device, worker: bytes, key: PrivateKey
+    tmp_path: Path, device: Device, key: PrivateKey
 ) -> None:
     (device.root / "last-install.json.tmp").mkdir()
-    package = write(tmp_path / "1.epk", key, version="1.0.0", worker=worker)
+    package = device.write(tmp_path / "1.epk", key, version="1.0.0")
     assert device.installed("install", package.path)["ok"] is True
     assert device.installed("status")["last_install"] is None
 
