@@ -9,6 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
+from edgepack.targets import load_target
 from tests import kernels, networks
 from tests.kernels import integers, weights
 from tests.networks import node
@@ -163,6 +164,15 @@ def test_softmax_along_memory(length: int, profile: str) -> None:
 )
 def test_softmax_along_any_axis(shape: tuple[int, ...], axis: int) -> None:
     kernels.check(softmaxes(shape, axis), BEST, rule="reduction")
+
+
+@pytest.mark.parametrize("profile", kernels.EXTREMES)
+def test_what_softmax_needs_within_a_row_is_kept_for_one_row_a_thread(profile: str) -> None:
+    shape = (40, 7, 301)
+    network = networks.model([node("Softmax", "x", "y", axis=-1)], {"x": shape}, {"y": shape})
+    compiled, _ = kernels.check(network, profile)
+    rows = 3 * 4 * 320  # in bytes: e^x, its sum and its largest, each from a cache line on
+    assert compiled.plan.arena_bytes <= load_target(profile).cores * rows
 
 
 def test_softmax_of_a_flattened_tail_and_after_a_convolution() -> None:

@@ -27,7 +27,7 @@ from edgepack.compiler.schedules import (
 from edgepack.compiler.schedules.groups import Group, make_groups, shared_axes
 from edgepack.compiler.schedules.nest import FLOAT_BITS, Nest, Request, Rule
 from edgepack.compiler.schedules.stages import Kernel, read_stages
-from edgepack.compiler.schedules.values import Memory
+from edgepack.compiler.schedules.values import Memory, Rows
 from edgepack.compiler.schedules.work import operations
 from edgepack.compiler.workspace import WORKSPACES, hoist_workspaces
 
@@ -103,13 +103,21 @@ def schedule(function: PrimFunc, target: Target) -> PrimFunc | None:
 def _nests(
     kernel: Kernel, groups: list[Group], memory: Memory, target: Target, tasks: int
 ) -> tuple[list[Any], list[Nest]] | None:
-    """Statements, and the nests in them; groups that share leading axes share their loops."""
+    """Statements, and the nests in them; groups that share leading axes share their loops.
+
+    What one writes for the next inside such a loop is kept for the loop's one position at a time, and so
+    stays in the first cache level.
+    """
     shared = shared_axes(kernel, groups)
     written: list[Nest] = []
     refused = False
 
-    def write(prefix: list[Any], threads: int) -> list[Any]:
+    def write(prefix: list[Any], threads: int, slot: Any = None) -> list[Any]:
         nonlocal refused
+        for group in groups if shared else ():
+            if not kernel.is_parameter(group.result.buffer):
+                row = Rows(slot=slot, slots=slots, extents=tuple(group.result.shape[shared:]))
+                memory.keep_rows(group.result.buffer, row)
         statements = []
         for group in groups:
             request = Request(
@@ -123,9 +131,16 @@ def _nests(
             statements.append(nest.statements)
         return statements
 
+    extents = list(groups[0].result.shape[:shared])
+    slots = 1 if math.prod(extents) == 1 else tasks
     if shared:
-        extents = list(groups[0].result.shape[:shared])
-        statements = [emit.grid(extents, lambda at: write(at, 1), tasks)]
+        statements = [
+            emit.shares(
+                math.prod(extents),
+                slots,
+                lambda at, slot: write(emit.position_of(extents, at), 1, slot),
+            )
+        ]
     else:
         statements = write([], tasks)
     return None if refused else (statements, written)

@@ -82,15 +82,20 @@ def grid(extents: Sequence[int], body: Callable[[list[Any]], Any], tasks: int) -
         return _nested(list(extents), [], body)
 
     def shared(task: Any) -> Any:
-        from tvm import tirx
-
-        position, remaining = [], task
-        for extent in reversed(extents[1:outer]):
-            position.append(tirx.FloorMod(remaining, index(extent)))
-            remaining = tirx.FloorDiv(remaining, index(extent))
-        return _nested(list(extents[outer:]), [remaining, *reversed(position)], body)
+        return _nested(list(extents[outer:]), position_of(extents[:outer], task), body)
 
     return parallel(total, shared)
+
+
+def position_of(extents: Sequence[int], flat: Any) -> list[Any]:
+    """The position along each of ``extents`` of the element that is ``flat`` in memory order."""
+    from tvm import tirx
+
+    position, remaining = [], flat
+    for extent in reversed(extents[1:]):
+        position.append(tirx.FloorMod(remaining, index(extent)))
+        remaining = tirx.FloorDiv(remaining, index(extent))
+    return [remaining, *reversed(position)]
 
 
 def _nested(extents: list[int], position: list[Any], body: Callable[[list[Any]], Any]) -> Any:

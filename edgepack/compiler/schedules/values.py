@@ -24,16 +24,31 @@ from edgepack.compiler.schedules.stages import Kernel, Stage
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rows:
-    """One row [columns, channels] a thread, of a buffer that is used up row by row."""
+    """One row a thread, of a buffer that is used up row by row; its last axes are those of ``extents``."""
 
     slot: Any
     slots: int
-    extents: tuple[int, int]
+    extents: tuple[int, ...]
+
+    @property
+    def stride(self) -> int:
+        """Elements from one thread's row to the next: no two share a cache line."""
+        row = math.prod(self.extents)
+        return row if self.slots == 1 else -(-row // _LINE) * _LINE
 
     @property
     def elements(self) -> int:
         """Of all threads' rows together."""
-        return self.slots * math.prod(self.extents)
+        return self.slots * self.stride
+
+    def index(self, position: Sequence[Any]) -> Any:
+        """Where the element at ``position`` of the whole buffer is."""
+        inside = flat_index(self.extents, position[len(position) - len(self.extents) :])
+        return inside if self.slots == 1 else self.slot * index(self.stride) + inside
+
+
+_LINE = 16
+"""Elements of four bytes in a cache line."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,7 +79,7 @@ class Memory:
         """The place in its dense vector of the element of ``buffer`` at ``position``."""
         rows = self._rows_of(buffer)
         if rows is not None:
-            return flat_index((rows.slots, *rows.extents), [rows.slot, *position[-2:]])
+            return rows.index(position)
         offset, shape = self.kernel.place(buffer)
         inside = flat_index(shape, position)
         return inside + index(offset) if offset else inside
