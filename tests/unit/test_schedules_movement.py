@@ -8,7 +8,9 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from tvm import tirx
 
+from edgepack.targets import load_target
 from tests import kernels, networks
 from tests.kernels import integers, weights
 from tests.networks import node
@@ -245,3 +247,19 @@ def test_rows_one_after_the_other(others: list[str]) -> None:
         {"w1": weights(5, 5), "w2": weights(5, 5) * 2, "w3": weights(5, 2)},
     )
     kernels.check(network, BEST)
+
+
+def test_a_reshape_at_a_kernels_end_costs_no_division() -> None:
+    network = networks.model(
+        [node("Tile", "x times", "y")],
+        {"x": [5, 7, 28]},
+        {"y": [5, 14, 84]},
+        {"times": integers(1, 2, 3)},
+    )
+    kernels.check(network, BEST, rule="elementwise")
+    _, module = kernels.lowered(network, load_target(BEST))
+    functions = [f for f in module.functions.values() if isinstance(f, tirx.PrimFunc)]
+    loops = "\n".join(function.script() for function in functions)
+    assert "vectorized" in loops
+    assert "//" not in loops
+    assert "%" not in loops

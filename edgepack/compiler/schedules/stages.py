@@ -13,12 +13,12 @@ its own loops) has no stages, and keeps the loops it has.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from edgepack.compiler.attributes import CONSTANTS, WINDOW
-from edgepack.compiler.schedules.expressions import loads, same
+from edgepack.compiler.schedules.expressions import flat_index, loads, same
 
 if TYPE_CHECKING:
     from tvm.tirx import PrimFunc
@@ -145,7 +145,48 @@ def read_stages(function: PrimFunc) -> Kernel | None:
         constants=frozenset(int(index) for index in constants),
         window=_window(attributes.get(WINDOW, ())),
     )
-    return kernel if _each_defined_once(kernel) else None
+    return _without_reshapes(kernel) if _each_defined_once(kernel) else None
+
+
+def _without_reshapes(kernel: Kernel) -> Kernel:
+    """The kernel without stages that only reshape a parameter, or what the last one stores.
+
+    All memory is flat here: the parameter itself has the other shape then. Rules see the axes that
+    elements are made or read along, and not quotients and remainders of others.
+    """
+    parameters, stages = list(kernel.parameters), list(kernel.stages)
+    for stage in kernel.stages:
+        for buffer in [buffer for buffer in stage.sources if _reshapes(stage, buffer)]:
+            given, result = kernel.position(buffer), kernel.position(stage.buffer)
+            if kernel.window is not None and kernel.window[0] in (given, result):
+                continue
+            reads = sum(any(s.same_as(buffer) for s in other.sources) for other in kernel.stages)
+            is_made = any(other.buffer.same_as(buffer) for other in stages)
+            if result is not None and given is None and is_made and stage is kernel.stages[-1]:
+                parameters[result] = buffer
+            elif given is not None and result is None and not is_made and reads == 1:
+                parameters[given] = stage.buffer
+            else:
+                continue
+            stages.remove(stage)
+    return replace(kernel, parameters=tuple(parameters), stages=tuple(stages))
+
+
+def _reshapes(stage: Stage, buffer: Any) -> bool:
+    """Whether ``stage`` is all of ``buffer`` in the same order, under other axes."""
+    from tvm import ir, sym
+
+    load = stage.value
+    if stage.is_reduction or not isinstance(load, ir.TensorLoad) or not load.source.same_as(buffer):
+        return False
+    if math.prod(stage.shape) != math.prod(shape_of(buffer)):
+        return False
+    analyzer = sym.Analyzer()
+    for variable, extent in stage.axes:
+        analyzer.bind(variable, ir.Range(0, extent))
+    there = flat_index(stage.shape, [variable for variable, _ in stage.axes])
+    here = flat_index(shape_of(buffer), list(load.indices))
+    return bool(analyzer.can_prove_equal(here, there))
 
 
 def _window(values: Any) -> tuple[int, int, tuple[int, ...]] | None:
