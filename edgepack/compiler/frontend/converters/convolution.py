@@ -13,6 +13,8 @@ from typing import Any
 
 from edgepack.compiler.frontend.converters.values import (
     along,
+    as_images,
+    as_volume,
     bound,
     cast,
     widened,
@@ -30,7 +32,6 @@ from edgepack.compiler.frontend.node import (
 DOMAIN = ""
 
 _RELAX_RANK = 2
-_VOLUME_RANK = 3
 _LAYOUTS = {1: ("NCW", "OIW", "IOW"), 2: ("NCHW", "OIHW", "IOHW")}
 """By spatial axes: of the data, of a kernel, of a transposed convolution's kernel."""
 
@@ -46,7 +47,7 @@ def convolved(node: Node, data: Any, weight: Any, windows: Windows) -> Any:
     from tvm import relax
 
     groups = int(node.attributes.get("group", 1))
-    if windows.rank == _VOLUME_RANK and groups == 1 and dtype_of(data) == "float32":
+    if windows.is_volume and groups == 1 and dtype_of(data) == "float32":
         return _by_planes(node, data, weight, windows)
     if windows.rank > _RELAX_RANK:
         return node.compute(partial(_direct, windows=windows, groups=groups), data, weight)
@@ -84,16 +85,12 @@ def _by_planes(node: Node, data: Any, weight: Any, windows: Windows) -> Any:
         for s in starts
     ]
     stacked = emit(operator.concat(parts, 1)) if taps > 1 else parts[0]
-    batch, channels, _, *extents = shape_of(stacked)
-    images = emit(operator.permute_dims(stacked, [0, 2, 1, 3, 4]))
-    images = emit(operator.reshape(images, [batch * planes, channels, *extents]))
+    batch, channels = shape_of(stacked)[:2]
     out, _, _, *kernel = shape_of(weight)
     flat = emit(operator.permute_dims(weight, [0, 2, 1, 3, 4]))
     flat = emit(operator.reshape(flat, [out, channels, *kernel]))
-    flat_windows = windows.without_first()
-    result = emit(convolved(node, images, flat, flat_windows))
-    result = emit(operator.reshape(result, [batch, planes, out, *flat_windows.outputs]))
-    return operator.permute_dims(result, [0, 2, 1, 3, 4])
+    result = convolved(node, as_images(node, stacked), flat, windows.without_first())
+    return as_volume(node, emit(result), batch)
 
 
 def _finished(node: Node, result: Any) -> Any:

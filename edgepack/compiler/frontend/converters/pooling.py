@@ -11,6 +11,8 @@ from functools import partial
 from typing import Any
 
 from edgepack.compiler.frontend.converters.values import (
+    as_images,
+    as_volume,
     bound,
     cast,
     filled,
@@ -24,7 +26,6 @@ DOMAIN = ""
 
 _RELAX_RANK = 2
 """Spatial axes that Relax's operators are used for."""
-_VOLUME_RANK = 3
 
 
 def _max_pool(node: Node) -> list[Any]:
@@ -32,7 +33,7 @@ def _max_pool(node: Node) -> list[Any]:
     data = node.inputs[0]
     if windows.rank <= _RELAX_RANK:
         result = node.emit(_by_relax("max", data, windows))
-    elif windows.rank == _VOLUME_RANK:
+    elif windows.is_volume:
         result = node.emit(_by_planes(node, "max", data, windows))
     else:
         result = node.compute(partial(_largest, windows=windows), data)
@@ -67,13 +68,9 @@ def _by_planes(node: Node, kind: str, data: Any, windows: Windows) -> Any:
     batch, channels, depth, *extents = node.shape()
     columns = emit(operator.reshape(data, [batch, channels, depth, math.prod(extents)]))
     planes = emit(_by_relax(kind, columns, windows.first_alone()))
-    depth = windows.outputs[0]
-    planes = emit(operator.reshape(planes, [batch, channels, depth, *extents]))
-    planes = emit(operator.permute_dims(planes, [0, 2, 1, 3, 4]))
-    images = emit(operator.reshape(planes, [batch * depth, channels, *extents]))
-    images = emit(_by_relax(kind, images, windows.without_first()))
-    shape = [batch, depth, channels, *windows.outputs[1:]]
-    return operator.permute_dims(emit(operator.reshape(images, shape)), [0, 2, 1, 3, 4])
+    planes = emit(operator.reshape(planes, [batch, channels, windows.outputs[0], *extents]))
+    images = emit(_by_relax(kind, as_images(node, planes), windows.without_first()))
+    return as_volume(node, images, batch)
 
 
 def _on_data(data: Any, windows: Windows, at: Any, tap: Any, value: Any, other: Any) -> Any:
@@ -160,7 +157,7 @@ def _average_pool(node: Node) -> Any:
     data = widened(node, node.inputs[0])
     if windows.rank <= _RELAX_RANK and not padded:
         result = _by_relax("avg", data, windows)
-    elif windows.rank == _VOLUME_RANK and not padded:
+    elif windows.is_volume and not padded:
         result = _by_planes(node, "avg", data, windows)
     else:
         # Windows that reach beyond the padding asked for count only as far as it goes.

@@ -67,3 +67,21 @@ def constants_of(expressions: Sequence[Any]) -> list[np.ndarray] | None:
     """The values of expressions that are all constants; None where one is not."""
     values = [constant_of(expression) for expression in expressions]
     return None if any(value is None for value in values) else [v for v in values if v is not None]
+
+
+def as_images(node: Node, volume: Any) -> Any:
+    """Volumes [N, C, D, H, W] as N * D images [N * D, C, H, W]."""
+    from tvm import relax
+
+    batch, channels, depth, *extents = shape_of(volume)
+    planes = node.emit(relax.op.permute_dims(volume, [0, 2, 1, 3, 4]))
+    return node.emit(relax.op.reshape(planes, [batch * depth, channels, *extents]))
+
+
+def as_volume(node: Node, images: Any, batch: int) -> Any:
+    """What as_images() was given, of ``batch`` volumes."""
+    from tvm import relax
+
+    count, channels, *extents = shape_of(images)
+    shape = [batch, count // batch, channels, *extents]
+    return relax.op.permute_dims(node.emit(relax.op.reshape(images, shape)), [0, 2, 1, 3, 4])

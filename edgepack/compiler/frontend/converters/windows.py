@@ -48,6 +48,11 @@ class Windows:
         return len(self.kernel)
 
     @property
+    def is_volume(self) -> bool:
+        """Whether they move over depth, height and width."""
+        return self.rank == 3
+
+    @property
     def reach(self) -> tuple[int, ...]:
         """How far the last window of each axis reaches beyond the data; at least 0."""
         ends = (
