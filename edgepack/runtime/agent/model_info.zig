@@ -46,6 +46,23 @@ pub const DType = enum(u8) {
         };
     }
 
+    pub fn Element(comptime dtype: DType) type {
+        return switch (dtype) {
+            .bool => bool,
+            .int8 => i8,
+            .uint8 => u8,
+            .int16 => i16,
+            .uint16 => u16,
+            .int32 => i32,
+            .uint32 => u32,
+            .int64 => i64,
+            .uint64 => u64,
+            .float16 => f16,
+            .float32 => f32,
+            .float64 => f64,
+        };
+    }
+
     pub fn fromName(name: []const u8) ?DType {
         return std.meta.stringToEnum(DType, name);
     }

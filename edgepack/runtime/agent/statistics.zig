@@ -93,23 +93,24 @@ pub const Summary = struct {
     }
 };
 
-const Lanes = @Vector(8, f64);
+const lanes = 8;
+const Lanes = @Vector(lanes, f64);
 
 /// Some elements. Behind the last there is NaN up to a whole vector.
 const Chunk = struct {
-    vectors: [chunk_elements / 8]Lanes = undefined,
+    vectors: [chunk_elements / lanes]Lanes = undefined,
     len: usize = 0,
 
     /// For `len` elements.
     fn begin(self: *Chunk, len: usize) []f64 {
         self.len = len;
-        if (len % 8 > 0) self.vectors[len / 8] = @splat(std.math.nan(f64));
+        if (len % lanes > 0) self.vectors[len / lanes] = @splat(std.math.nan(f64));
         const elements: [*]f64 = @ptrCast(&self.vectors);
         return elements[0..len];
     }
 
     fn used(self: *const Chunk) []const Lanes {
-        return self.vectors[0 .. std.math.divCeil(usize, self.len, 8) catch unreachable];
+        return self.vectors[0 .. std.math.divCeil(usize, self.len, lanes) catch unreachable];
     }
 
     /// How many are `edge` or more.
@@ -136,18 +137,7 @@ pub fn collect(dtype: DType, bytes: []const u8, edges: []const f64, most: usize,
     while (first < taken.len) : (first += chunk_elements) {
         const into = chunk.begin(@min(chunk_elements, taken.len - first));
         switch (dtype) {
-            .bool => gather(bool, bytes, first, taken, random, into),
-            .int8 => gather(i8, bytes, first, taken, random, into),
-            .uint8 => gather(u8, bytes, first, taken, random, into),
-            .int16 => gather(i16, bytes, first, taken, random, into),
-            .uint16 => gather(u16, bytes, first, taken, random, into),
-            .int32 => gather(i32, bytes, first, taken, random, into),
-            .uint32 => gather(u32, bytes, first, taken, random, into),
-            .int64 => gather(i64, bytes, first, taken, random, into),
-            .uint64 => gather(u64, bytes, first, taken, random, into),
-            .float16 => gather(f16, bytes, first, taken, random, into),
-            .float32 => gather(f32, bytes, first, taken, random, into),
-            .float64 => gather(f64, bytes, first, taken, random, into),
+            inline else => |it| gather(it.Element(), bytes, first, taken, random, into),
         }
         summary.addChunk(&chunk, edges);
     }

@@ -39,18 +39,7 @@ pub fn datatype(dtype: DType) []const u8 {
 pub fn read(tokens: *Tokens, tensor: *const Tensor, into: []u8, problem: *Problem) Error!void {
     std.debug.assert(into.len == tensor.nbytes);
     return switch (tensor.dtype) {
-        .bool => readElements(bool, tokens, tensor, into, problem),
-        .int8 => readElements(i8, tokens, tensor, into, problem),
-        .uint8 => readElements(u8, tokens, tensor, into, problem),
-        .int16 => readElements(i16, tokens, tensor, into, problem),
-        .uint16 => readElements(u16, tokens, tensor, into, problem),
-        .int32 => readElements(i32, tokens, tensor, into, problem),
-        .uint32 => readElements(u32, tokens, tensor, into, problem),
-        .int64 => readElements(i64, tokens, tensor, into, problem),
-        .uint64 => readElements(u64, tokens, tensor, into, problem),
-        .float16 => readElements(f16, tokens, tensor, into, problem),
-        .float32 => readElements(f32, tokens, tensor, into, problem),
-        .float64 => readElements(f64, tokens, tensor, into, problem),
+        inline else => |it| readElements(it.Element(), tokens, tensor, into, problem),
     };
 }
 
@@ -169,18 +158,7 @@ pub const Shape = struct {
 /// Writes the value of "data".
 pub fn write(writer: *Io.Writer, dtype: DType, bytes: []const u8) Io.Writer.Error!void {
     return switch (dtype) {
-        .bool => writeElements(bool, writer, bytes),
-        .int8 => writeElements(i8, writer, bytes),
-        .uint8 => writeElements(u8, writer, bytes),
-        .int16 => writeElements(i16, writer, bytes),
-        .uint16 => writeElements(u16, writer, bytes),
-        .int32 => writeElements(i32, writer, bytes),
-        .uint32 => writeElements(u32, writer, bytes),
-        .int64 => writeElements(i64, writer, bytes),
-        .uint64 => writeElements(u64, writer, bytes),
-        .float16 => writeElements(f16, writer, bytes),
-        .float32 => writeElements(f32, writer, bytes),
-        .float64 => writeElements(f64, writer, bytes),
+        inline else => |it| writeElements(it.Element(), writer, bytes),
     };
 }
 

@@ -152,7 +152,7 @@ pub const WorkerProcess = struct {
         const until = clock.nanoseconds() + 2 * longest_ns_worth_spinning;
         var fds = [_]linux.pollfd{.{ .fd = self.replies, .events = linux.POLL.IN, .revents = 0 }};
         while (in_progress.load(.monotonic) == 1 and clock.nanoseconds() < until) {
-            if (linux.poll(&fds, 1, 0) != 0) return;
+            if (clock.poll(&fds, 0)) return;
             _ = linux.sched_yield();
         }
     }
