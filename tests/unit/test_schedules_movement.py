@@ -66,6 +66,15 @@ def test_concatenation_of_many() -> None:
     kernels.check(chain(nodes, inputs, 2, total), BEST, rule="elementwise")
 
 
+def test_concatenation_of_more_than_conditions_can_be_nested() -> None:
+    parts = [f"p{number}" for number in range(350)]
+    nodes = [
+        helper.make_node("Split", ["x"], parts, axis=0),
+        helper.make_node("Concat", parts[::-1], ["y"], axis=0),
+    ]
+    kernels.check(chain(nodes, {"x": [700, 3]}, 700, 3), BEST, rule="elementwise")
+
+
 def test_slices_forwards_and_backwards() -> None:
     slices = {  # start, stop, axes, steps, result
         "a": ((-1,), (-1000,), (2,), (-1,), [5, 13, 9]),
