@@ -44,6 +44,10 @@ def llvm_target(target: Target) -> Any:
     return tvm.target.Target(config)
 
 
+_MOST_FUSED = 64
+"""Operators of one kernel: the compiler's walks go as deep as an expression that is made of them all."""
+
+
 def lower(module: IRModule, target: Target) -> IRModule:
     """Lower a Relax module whose shapes are all static. Raises CompileError."""
     import tvm
@@ -54,7 +58,8 @@ def lower(module: IRModule, target: Target) -> IRModule:
         module = transform.FoldConstant()(constants.fold(module))
         module = layout.to_channels_last(patterns.recognise(module))
         module = transform.FoldConstant()(constants.fold(module))
-        with llvm_target(target):
+        fusion = {"relax.FuseOps.max_depth": _MOST_FUSED}
+        with llvm_target(target), tvm.transform.PassContext(config=fusion):
             module = tvm.transform.Sequential(
                 [
                     transform.LegalizeOps(bounds.legalizations() | operators.legalizations()),

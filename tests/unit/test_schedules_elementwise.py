@@ -70,6 +70,18 @@ def test_powers() -> None:
     kernels.check(network, BEST, positive=True)
 
 
+def test_a_chain_deeper_than_expressions_can_be() -> None:
+    nodes, before = [], "x"
+    for number in range(260):
+        after = f"v{number}" if number < 259 else "y"
+        nodes.append(
+            node("Max" if number % 2 else "Sub", f"{'x' if number % 2 else 'c'} {before}", after)
+        )
+        before = after
+    network = networks.model(nodes, {"x": [3, 5]}, {"y": [3, 5]}, {"c": weights(5)}, opset=18)
+    kernels.check(network, BEST, rule="elementwise")
+
+
 def test_a_deep_chain_of_functions_is_compiled_in_time() -> None:
     # Each stage uses its argument several times: written out in full, 24 would be 10^10 nodes.
     nodes = [
