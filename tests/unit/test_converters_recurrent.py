@@ -8,6 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from edgepack.importers.passes.recurrent import FEW_STEPS
 from edgepack.targets import load_target
 from tests import inferred, kernels
 
@@ -28,6 +29,7 @@ def recurrent(
     *,
     hidden: int = 7,
     steps: int = STEPS,
+    batch: int = BATCH,
     given: str = "wrb",
     inputs: Mapping[str, tuple[int, ...]] | None = None,
     types: Mapping[str, int] | None = None,
@@ -36,7 +38,7 @@ def recurrent(
     """A node with the constants named in ``given``: w, r, b, lengths, h, c, p."""
     directions = 2 if attributes.get("direction") == "bidirectional" else 1
     gates, batch_first = GATES[operator] * hidden, attributes.get("layout", 0)
-    state = (BATCH, directions, hidden) if batch_first else (directions, BATCH, hidden)
+    state = (batch, directions, hidden) if batch_first else (directions, batch, hidden)
     made = {
         "w": values(directions, gates, WIDTH),
         "r": values(directions, gates, hidden, seed=1),
@@ -47,7 +49,7 @@ def recurrent(
         "p": values(directions, 3 * hidden, seed=5),
     }
     data: dict[str, tuple[int, ...]] = {
-        "x": (BATCH, steps, WIDTH) if batch_first else (steps, BATCH, WIDTH)
+        "x": (batch, steps, WIDTH) if batch_first else (steps, batch, WIDTH)
     }
     fed = dict(inputs or {})
     order = "xwrblhcp" if operator == "LSTM" else "xwrblh"
@@ -167,6 +169,38 @@ def test_weights_that_a_request_brings(operator: str) -> None:
 def test_more_steps_than_are_unrolled() -> None:
     network = recurrent("GRU", given="wrb", steps=700, hidden=6)
     kernels.check(network, BEST, generic=True)
+
+
+@OPERATORS
+@pytest.mark.parametrize(("hidden", "batch"), [(1, 1), (5, 2), (16, 4), (21, 5), (32, 9)])
+def test_sizes_that_fill_panels_and_blocks_or_not(operator: str, hidden: int, batch: int) -> None:
+    network = recurrent(
+        operator, hidden=hidden, batch=batch, steps=FEW_STEPS + 1, direction="bidirectional"
+    )
+    kernels.check(network, BEST, generic=True)
+
+
+@pytest.mark.parametrize("profile", kernels.PROFILES)
+def test_plain_layer_for_every_processor(profile: str) -> None:
+    network = recurrent("LSTM", hidden=20, batch=1, steps=FEW_STEPS + 1)
+    kernels.check(network, profile, generic=True)
+
+
+@pytest.mark.parametrize(
+    ("batch", "direction"), [(1, "bidirectional"), (9, "forward"), (6, "bidirectional")]
+)
+def test_threads_give_the_same_bytes_as_one(batch: int, direction: str) -> None:
+    network = recurrent("GRU", hidden=24, batch=batch, steps=30, direction=direction)
+    _, module = kernels.lowered(network, load_target(BEST))
+    assert "T.parallel" in module.script()
+    compiled = kernels.compile_network(network, load_target(BEST))
+    inputs = kernels.random_inputs(compiled.imported, 1)
+    with kernels.threads(1):
+        alone = kernels.run(compiled, inputs)
+    for count in (2, 4):
+        with kernels.threads(count):
+            shared = kernels.run(compiled, inputs)
+            assert [y.tobytes() for y in shared] == [y.tobytes() for y in alone]
 
 
 def test_half_and_double_precision() -> None:

@@ -179,12 +179,26 @@ def test_what_is_not_recognised_is_left_alone(
     assert op in [node.op_type for node in imported.model.graph.node]
 
 
-def test_longer_sequences_than_the_limit_are_left_alone(
+def test_more_than_a_few_steps_are_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recurrent, "MAX_STEPS", STEPS - 1)
+    monkeypatch.setattr(recurrent, "FEW_STEPS", STEPS - 1)
     path, feed = recurrent_model(tmp_path, "LSTM")
     assert "LSTM" in same_as_runtime(path, feed)
+
+
+@pytest.mark.parametrize(
+    ("direction", "most", "left"),
+    [("forward", STEPS, False), ("forward", STEPS - 1, True), ("bidirectional", STEPS, True)],
+)
+def test_steps_that_threads_would_share_are_unrolled_up_to_a_limit(
+    direction: str, most: int, left: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recurrent, "FEW_STEPS", STEPS - 1)
+    monkeypatch.setattr(recurrent, "SHARED_OPERATIONS", 2 * BATCH * 4 * HIDDEN * HIDDEN)
+    monkeypatch.setattr(recurrent, "MAX_STEPS", most)
+    path, feed = recurrent_model(tmp_path, "LSTM", direction=direction)
+    assert ("LSTM" in same_as_runtime(path, feed)) == left
 
 
 def branch(name: str, *nodes: onnx.NodeProto) -> onnx.GraphProto:

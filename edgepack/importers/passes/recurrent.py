@@ -19,9 +19,14 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx
 
-MAX_STEPS = 512
-"""Longer ones are left to the kernel that goes step by step: 512 steps are 5,600 nodes, and lowering them
-takes most of a minute."""
+FEW_STEPS = 8
+"""So many are unrolled: then what comes before and after is fused with them."""
+MAX_STEPS = 128
+"""Of all nodes of a kind that are unrolled for the sake of threads: a step is eleven nodes, and compiling
+them takes a tenth of a second. Longer sequences are left to the kernel that goes step by step."""
+SHARED_OPERATIONS = 320_000
+"""Of a step's matrix product, from which on threads share it; those of the kernel only share directions
+and parts of the batch."""
 
 ACTIVATIONS = {"sigmoid": "Sigmoid", "tanh": "Tanh", "relu": "Relu"}
 """Activation functions without parameters that are operators of their own."""
@@ -78,8 +83,16 @@ def unroll(model: onnx.ModelProto, cell: Cell) -> bool:
     """Replace each node of the cell's type that can be unrolled."""
     if all(node.op_type != cell.op_type for node in model.graph.node):
         return False
-    editor = GraphEditor(model)
-    return editor.replace(lambda node: _Unrolling(editor, node, cell).run())
+    editor, left = GraphEditor(model), MAX_STEPS
+
+    def replace(node: onnx.NodeProto) -> bool:
+        nonlocal left
+        unrolling = _Unrolling(editor, node, cell)
+        done = unrolling.run(left)
+        left -= unrolling.steps if done and unrolling.steps > FEW_STEPS else 0
+        return done
+
+    return editor.replace(replace)
 
 
 class _Unrolling:
@@ -93,8 +106,11 @@ class _Unrolling:
         self.direction = self.attributes.get("direction", b"forward").decode()
         self.directions = 2 if self.direction == "bidirectional" else 1
 
-    def run(self) -> bool:
-        """Emit the unrolled node; False, with nothing emitted, if it is not of a kind we know."""
+    def run(self, most: int) -> bool:
+        """Emit the unrolled node; False, with nothing emitted, if it is not of a kind we know.
+
+        Nor if it has many steps, and there is no gain in that or they are more than ``most``.
+        """
         if self.node.op_type != self.cell.op_type or self.node.domain:
             return False
         activations = self._activations()
@@ -107,6 +123,8 @@ class _Unrolling:
         self.steps, self.batch, self.width = shape
         self.hidden = r.shape[-1] if r.ndim else 0
         if not self._agree(w, r, bias):
+            return False
+        if self.steps > FEW_STEPS and not (self._is_shared() and self.steps <= most):
             return False
         if bias is None:
             import numpy as np
@@ -124,7 +142,7 @@ class _Unrolling:
     def _plain(self, shape: tuple[int, ...]) -> bool:
         """No clipping, peepholes, batch-first layout, coupled gates, nor sequences of several lengths."""
         attributes = self.attributes
-        if len(shape) != 3 or not 1 <= shape[0] <= MAX_STEPS:
+        if len(shape) != 3 or shape[0] < 1:
             return False
         if attributes.get("clip") or attributes.get("layout") or attributes.get("input_forget"):
             return False
@@ -134,6 +152,11 @@ class _Unrolling:
             lengths = self._constant(4)
             return lengths is not None and bool((lengths == shape[0]).all())
         return True
+
+    def _is_shared(self) -> bool:
+        """Whether threads share the products of a step, where the kernel would leave them to one."""
+        operations = 2 * self.batch * self.cell.gates * self.hidden * self.hidden
+        return self.directions == 1 and self.batch <= 4 and operations >= SHARED_OPERATIONS
 
     def _agree(self, w: np.ndarray, r: np.ndarray, bias: np.ndarray | None) -> bool:
         """Whether the weights have the shapes that the operator asks for: inference does not look."""

@@ -2,17 +2,23 @@
 
 Plain ones of moderate length do not come here: the importer has unrolled them into matrix products
 (importers/passes/recurrent.py). The products of all inputs with W are one matrix product before; the
-kernel adds those with R, a row of its transpose for each element of the hidden state.
+kernel adds those with R.
 """
 
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from edgepack.compiler.frontend.converters.recurrent_activations import activations
 from edgepack.compiler.frontend.converters.recurrent_cells import CELLS
-from edgepack.compiler.frontend.converters.recurrent_kernel import Recurrence, recurred
+from edgepack.compiler.frontend.converters.recurrent_kernel import (
+    LANES,
+    Recurrence,
+    packed,
+    recurred,
+)
 from edgepack.compiler.frontend.converters.values import (
     bound,
     cast,
@@ -25,6 +31,7 @@ from edgepack.compiler.frontend.node import Converter, Node, constant, constant_
 
 DOMAIN = ""
 
+_WEIGHTS, _RECURRENT = 1, 2
 _BIAS, _LENGTHS, _HIDDEN, _CELL, _PEEPHOLES = 3, 4, 5, 6, 7
 """Inputs that may be missing."""
 
@@ -67,13 +74,13 @@ def _operands(node: Node, recurrence: Recurrence, data: Any, *, batch_first: boo
     directions, dtype = len(recurrence.backward), working_type(node.dtype())
     input_bias, recurrent_bias = _biases(node, recurrence, gates)
     rows = bound(node, reshaped(data, [1, recurrence.steps * recurrence.batch, shape_of(data)[2]]))
-    product = node.emit(relax.op.matmul(rows, _transposed(node, 1)))
+    product = node.emit(relax.op.matmul(rows, _transposed(node)))
     product = node.emit(relax.op.add(product, input_bias))
     states = [
         _initial(node, index, (directions, recurrence.batch, recurrence.hidden), batch_first)
         for index in (_HIDDEN, _CELL)[: recurrence.cell.states]
     ]
-    operands = [product, _transposed(node, 2), *states]
+    operands = [product, _packed(node, recurrence), *states]
     if recurrence.cell.keeps_bias(recurrence):
         operands.append(recurrent_bias)
     if recurrence.has_peepholes:
@@ -83,16 +90,37 @@ def _operands(node: Node, recurrence: Recurrence, data: Any, *, batch_first: boo
     return operands
 
 
-def _transposed(node: Node, index: int) -> Any:
-    """W or R as [directions, columns, gates]."""
+def _transposed(node: Node) -> Any:
+    """W as [directions, columns, gates]."""
     import numpy as np
     from tvm import relax
 
-    value = node.constant(index)
+    value = node.constant(_WEIGHTS)
     if value is not None:
         swapped = np.ascontiguousarray(value.transpose(0, 2, 1))
-        return constant(swapped, working_type(node.dtype(index)))
-    return node.emit(relax.op.permute_dims(widened(node, node.inputs[index]), [0, 2, 1]))
+        return constant(swapped, working_type(node.dtype(_WEIGHTS)))
+    return node.emit(relax.op.permute_dims(widened(node, node.inputs[_WEIGHTS]), [0, 2, 1]))
+
+
+def _packed(node: Node, recurrence: Recurrence) -> Any:
+    """R as the kernel reads it, see ``packed``."""
+    from tvm import relax
+
+    value = node.constant(_RECURRENT)
+    if value is not None:
+        return constant(packed(value, recurrence.cell), working_type(node.dtype(_RECURRENT)))
+    weights, hidden = widened(node, node.inputs[_RECURRENT]), recurrence.hidden
+    parts = []
+    for first, stop in pairwise((0, *recurrence.cell.ends)):
+        part = node.emit(relax.op.strided_slice(weights, [1], [first * hidden], [stop * hidden]))
+        panels = -(-(stop - first) * hidden // LANES)
+        missing = panels * LANES - (stop - first) * hidden
+        if missing:
+            part = node.emit(relax.op.nn.pad(part, [0, 0, 0, missing, 0, 0]))
+        directions = len(recurrence.backward)
+        part = node.emit(relax.op.reshape(part, (directions, panels, LANES, hidden)))
+        parts.append(node.emit(relax.op.permute_dims(part, [0, 1, 3, 2])))
+    return node.emit(relax.op.concat(parts, axis=1)) if len(parts) > 1 else parts[0]
 
 
 def _biases(node: Node, recurrence: Recurrence, gates: int) -> tuple[Any, Any]:

@@ -45,10 +45,10 @@ def _gru(entries: list[Step]) -> None:
     if late:  # of the candidate, the hidden state's part is kept apart: the reset is for it alone
         for entry in entries:
             entry.copy_bias(into=3 * hidden)
-        multiply(entries, lambda entry, row: entry.hidden(row), 2, 1, 3)
+        multiply(entries, lambda entry, row: entry.hidden(row), 1, 3)
     else:
         multiply(
-            entries, lambda entry, row: entry.gate(row + index(hidden)) * entry.hidden(row), 2, 1, 2
+            entries, lambda entry, row: entry.gate(row + index(hidden)) * entry.hidden(row), 1, 2
         )
     for entry in entries:
         with over([hidden]) as (element,):

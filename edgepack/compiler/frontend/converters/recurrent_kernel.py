@@ -1,21 +1,33 @@
 """The kernel of LSTM, GRU and RNN: for each direction and entry of the batch, the steps in order.
 
-    gates = inputs[step];  for k: gates += hidden[k] * R[k];  then the state, element by element
+    gates = inputs[step]
+    for panels of R:  sums = gates[panel];  for k: sums += hidden[k] * R[panel, k];  gates[panel] = sums
+    then the state, element by element
 
-All arrays are float32 or float64. The states' outputs hold the running states.
+A panel is some gates beside each other, whose sums stay in registers and whose weights lie in the
+order in which they are read; ``packed`` puts them there. All arrays are float32 or float64. The
+states' outputs hold the running states.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
-from edgepack.compiler.frontend.converters.heaps import Cell, over, statements, store
+from edgepack.compiler.frontend.converters.heaps import Cell, over, statements, store, when
+from edgepack.compiler.schedules import emit
 from edgepack.compiler.schedules.expressions import index
 
-_ROWS = 4
-"""Rows of R that are added at once: each sum is then loaded and stored a quarter as often."""
+if TYPE_CHECKING:
+    import numpy as np
+
+LANES = 16
+"""Gates of a panel: one to four vector registers of every core that has some."""
+_SUMS = 2
+"""Panels' worth of sums at least: rows of R go to them in turn, as none need wait for the last."""
 _ENTRIES = 4
 """Entries of the batch that go together: each element of R is then loaded a quarter as often."""
 
@@ -37,6 +49,11 @@ class CellKind:
     """So many gates need the hidden state as it is, and nothing more."""
     room: int
     """Hidden sizes of memory that a step works in."""
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Where the parts of R end that a step multiplies at once, in gates."""
+        return tuple(sorted({self.at_once, self.gates}))
 
     def keeps_bias(self, recurrence: Recurrence) -> bool:
         """Whether the recurrent bias of the last gate is added inside the step."""
@@ -81,22 +98,29 @@ def recurred(*operands: Any, recurrence: Recurrence, functions: Functions) -> An
 def _write(
     inputs: list[Any], outputs: list[Any], recurrence: Recurrence, functions: Functions
 ) -> None:
+    """Threads share directions and blocks of the batch, which know nothing of one another."""
+    from tvm import tirx
+
     block = 1 if recurrence.has_lengths else min(_ENTRIES, recurrence.batch)
     whole, rest = divmod(recurrence.batch, block)
-    for direction, backward in enumerate(recurrence.backward):
+    directions = len(recurrence.backward)
 
-        def steps(entries: list[Any], direction: int = direction) -> list[Step]:
-            chosen = functions[direction]
-            return [
-                Step(inputs, outputs, recurrence, chosen, direction, entry) for entry in entries
-            ]
+    def some(direction: int, entries: list[Any]) -> None:
+        chosen, backward = functions[direction], recurrence.backward[direction]
+        steps = [Step(inputs, outputs, recurrence, chosen, direction, entry) for entry in entries]
+        run(steps, backward=backward)
 
-        with over([whole], shared=whole > 1) as (number,):
-            first = number * index(block)
-            run(steps([first + index(entry) for entry in range(block)]), backward=backward)
-        if rest:
-            ends = [index(entry) for entry in range(whole * block, recurrence.batch)]
-            run(steps(ends), backward=backward)
+    tasks = directions * whole
+    with over([tasks], shared=tasks > 1) as (task,):
+        for direction in range(directions):
+            first = (task - index(direction * whole)) * index(block)
+            entries = [first + index(entry) for entry in range(block)]
+            own = tirx.And(task >= direction * whole, task < (direction + 1) * whole)
+            with when(own) if directions > 1 else nullcontext():
+                some(direction, entries)
+    if rest:
+        for direction in range(directions):
+            some(direction, [index(entry) for entry in range(whole * block, recurrence.batch)])
 
 
 def run(entries: list[Step], *, backward: bool) -> None:
@@ -111,7 +135,7 @@ def run(entries: list[Step], *, backward: bool) -> None:
         for entry in entries:
             entry.take(step)
         cell = entries[0].recurrence.cell
-        multiply(entries, lambda entry, row: entry.hidden(row), 0, cell.at_once, 0)
+        multiply(entries, lambda entry, row: entry.hidden(row), 0, 0)
         cell.step(entries)
         for entry in entries:
             entry.give(step)
@@ -119,39 +143,94 @@ def run(entries: list[Step], *, backward: bool) -> None:
         entries[0].clear(length)
 
 
-def multiply(
-    entries: list[Step], value: Callable[[Step, Any], Any], first: int, count: int, into: int
-) -> None:
-    """Add the product of a vector with ``count`` gates of R, from ``first`` on, to those at ``into``."""
+def packed(weights: np.ndarray, cell: CellKind) -> np.ndarray:
+    """R [directions, gates, hidden] as [directions, panels, hidden, lanes of a panel].
+
+    What a step multiplies at once fills whole panels, the last of them with zeros.
+    """
+    import numpy as np
+
+    directions, _, hidden = weights.shape
+    found = []
+    for first, stop in pairwise((0, *cell.ends)):
+        part = weights[:, first * hidden : stop * hidden]
+        missing = -part.shape[1] % LANES
+        part = np.pad(part, ((0, 0), (0, missing), (0, 0)))
+        found.append(part.reshape(directions, -1, LANES, hidden).transpose(0, 1, 3, 2))
+    return np.ascontiguousarray(np.concatenate(found, axis=1))
+
+
+def multiply(entries: list[Step], value: Callable[[Step, Any], Any], which: int, into: int) -> None:
+    """Add the product of a vector with the gates of R's part ``which`` to those from ``into`` on."""
     from tvm.script.ir_builder import tirx as T
 
-    hidden = entries[0].recurrence.hidden
-    whole = hidden // _ROWS
-    columns = range(first * hidden, (first + count) * hidden)
+    recurrence = entries[0].recurrence
+    hidden, ends = recurrence.hidden, (0, *recurrence.cell.ends)
+    before = sum(
+        -(-(stop - first) * hidden // LANES) for first, stop in pairwise(ends[: which + 1])
+    )
+    whole, rest = divmod((ends[which + 1] - ends[which]) * hidden, LANES)
+    start = index(into * hidden)
     if whole:
-        with T.serial(0, index(whole)) as block:
-            rows = [block * index(_ROWS) + index(number) for number in range(_ROWS)]
-            _add_rows(entries, value, rows, columns, into * hidden)
-    for row in range(whole * _ROWS, hidden):
-        _add_rows(entries, value, [index(row)], columns, into * hidden)
+        with T.serial(0, index(whole)) as panel:
+            _add_panel(entries, value, index(before) + panel, start + panel * index(LANES), LANES)
+    if rest:
+        _add_panel(entries, value, index(before + whole), start + index(whole * LANES), rest)
 
 
-def _add_rows(
-    entries: list[Step],
-    value: Callable[[Step, Any], Any],
-    rows: list[Any],
-    columns: range,
-    into: int,
+def _add_panel(
+    entries: list[Step], value: Callable[[Step, Any], Any], panel: Any, gate: Any, lanes: int
 ) -> None:
-    factors = [[Cell(value(entry, row)).value for row in rows] for entry in entries]
-    with over([len(columns)]) as (number,):
-        weights = [entries[0].weight(row, number + index(columns.start)) for row in rows]
-        gate = number + index(into)
-        for entry, own in zip(entries, factors, strict=True):
-            total = entry.gate(gate)
-            for factor, weight in zip(own, weights, strict=True):
-                total = total + factor * weight
-            store(entry.gates, entry.at(gate), total)
+    from tvm.script.ir_builder import tirx as T
+
+    hidden, dtype = entries[0].recurrence.hidden, str(entries[0].gates.dtype)
+    turns = min(hidden, -(-_SUMS // len(entries)))
+    sums = [[Vector(lanes, dtype) for _ in range(turns)] for _ in entries]
+    for entry, (first, *others) in zip(entries, sums, strict=True):
+        first.set(entry.gate(emit.lanes_of(gate, lanes)))
+        for other in others:
+            other.clear()
+
+    def add(row: Any, turn: int) -> None:
+        weights = entries[0].weights(panel, row, lanes)
+        for entry, own in zip(entries, sums, strict=True):
+            own[turn].set(own[turn].value + emit.splat(value(entry, row), lanes) * weights)
+
+    whole, rest = divmod(hidden, turns)
+    with T.serial(0, index(whole)) as block:
+        for turn in range(turns):
+            add(block * index(turns) + index(turn), turn)
+    for turn in range(rest):
+        add(index(whole * turns + turn), turn)
+    for entry, own in zip(entries, sums, strict=True):
+        total = own[0].value
+        for other in own[1:]:
+            total = total + other.value
+        store(entry.gates, entry.at(emit.lanes_of(gate, lanes)), total)
+
+
+class Vector:
+    """Some sums that the compiler keeps in registers."""
+
+    def __init__(self, lanes: int, dtype: str) -> None:
+        from tvm.script.ir_builder import tirx as T
+
+        self._lanes, self._buffer = lanes, T.alloc_buffer((lanes,), dtype)
+
+    @property
+    def value(self) -> Any:
+        """All of them, as an expression."""
+        return emit.load(self._buffer, emit.lanes_of(index(0), self._lanes))
+
+    def set(self, value: Any) -> None:
+        """Assign to all."""
+        store(self._buffer, [emit.lanes_of(index(0), self._lanes)], value)
+
+    def clear(self) -> None:
+        """Set all to zero."""
+        from tvm import tirx
+
+        self.set(emit.splat(tirx.const(0, str(self._buffer.dtype)), self._lanes))
 
 
 class Step:
@@ -218,11 +297,12 @@ class Step:
         with T.serial(length, steps) as step, over([self.recurrence.hidden]) as (element,):
             store(self.result, [step, self.direction, self.entry, element], zero)
 
-    def weight(self, row: Any, column: Any) -> Any:
-        """An element of R, transposed."""
+    def weights(self, panel: Any, row: Any, lanes: int) -> Any:
+        """Those of R by which an element of the hidden state goes into the first gates of a panel."""
         from tvm import tirx
 
-        return tirx.BufferLoad(self.recurrent, [self.direction, row, column])
+        place = [self.direction, panel, row, emit.lanes_of(index(0), lanes)]
+        return tirx.BufferLoad(self.recurrent, place)
 
     def at(self, element: Any) -> list[Any]:
         """Where an element of a state, or a gate, is in its array."""
