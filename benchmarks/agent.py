@@ -13,13 +13,14 @@ import json
 import os
 import re
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ _HERE = Path(__file__).parent
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 MODELS = ("tiny_ad", "tiny_kws", "tiny_ic", "mobilenet_v2")
+ROUNDS = 12
 TARGETS = ("x86-64-v2", "aarch64-generic", "armv7-neon", "riscv64-generic")
 
 
@@ -87,7 +89,9 @@ class Served:
 def main() -> None:
     """Measure, print, and write AGENT.md where asked to."""
     parser = argparse.ArgumentParser(prog="make bench-agent", description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=5, help="of each run of requests")
+    parser.add_argument(
+        "--seconds", type=float, default=5, help="of requests of each kind, in all rounds"
+    )
     parser.add_argument("--write", action="store_true", help="AGENT.md")
     options = parser.parse_args()
     text = render(measure(options.seconds))
@@ -105,21 +109,39 @@ def measure(seconds: float) -> Figures:
         idle = {"no model": _idle(_device(Path(place) / "empty", {}))}
         program = _program(Path(place), "agent_load.c")
         alone = _program(Path(place), "worker_load.c")
-        worker_us = {name: _worker_alone(served, alone, name, seconds) for name in SMALL_MODELS}
         with served.serving():
             idle["4 models"] = served.resident()
-            latencies = [
-                _latency(served, program, name, way, clients, seconds, worker_us[name])
-                for name in SMALL_MODELS
-                for way in ("bytes", "shared")
-                for clients in (1, 4)
-            ]
+            rounds = [_round(served, program, alone, seconds / ROUNDS) for _ in range(ROUNDS)]
+            latencies = [_median(same) for same in zip(*rounds, strict=True)]
             for name in MODELS:
                 _load(served, program, name, "bytes", 1, 0.5)
             workers = _worker_memory(served)
             idle["4 models, after requests"] = served.resident()
     sizes = {name: build_agent(load_target(name)).stat().st_size for name in TARGETS}
     return Figures(latencies=latencies, idle=idle, workers=workers, sizes=sizes)
+
+
+def _round(served: Served, program: Path, alone: Path, seconds: float) -> list[Latency]:
+    """One after the other, each for a moment: what disturbs the machine for longer disturbs them all."""
+    found = []
+    for name in SMALL_MODELS:
+        worker_us = _worker_alone(served, alone, name, seconds)
+        found += [
+            _latency(served, program, name, way, clients, seconds, worker_us)
+            for way in ("bytes", "shared")
+            for clients in (1, 4)
+        ]
+    return found
+
+
+def _median(rounds: Sequence[Latency]) -> Latency:
+    """Of each figure."""
+
+    def middle(field: str) -> float:
+        return statistics.median(getattr(latency, field) for latency in rounds)
+
+    figures = ("median_us", "p99_us", "kernel_us", "worker_us", "per_second")
+    return replace(rounds[0], **{field: middle(field) for field in figures})
 
 
 def _package(name: str) -> Path:

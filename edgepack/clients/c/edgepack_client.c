@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -49,33 +48,42 @@ typedef struct text {
     int overflow;
 } text;
 
-static void append(text *out, const char *format, ...) {
-    va_list arguments;
-    int n;
-    size_t room = out->capacity - out->length;
-    va_start(arguments, format);
-    n = vsnprintf(out->start + out->length, room, format, arguments);
-    va_end(arguments);
-    if (n < 0 || (size_t)n >= room)
+/* Written by hand: printf would take as long as the agent needs to read what it writes. */
+static void append_bytes(text *out, const char *bytes, size_t size) {
+    if (out->capacity - out->length < size) {
         out->overflow = 1;
-    else
-        out->length += (size_t)n;
+        return;
+    }
+    memcpy(out->start + out->length, bytes, size);
+    out->length += size;
 }
 
-static void append_byte(text *out, char byte) {
-    if (out->capacity - out->length < 2) /* as append(), which ends with a zero */
-        out->overflow = 1;
-    else
-        out->start[out->length++] = byte;
+static void append(text *out, const char *words) { append_bytes(out, words, strlen(words)); }
+
+static void append_number(text *out, uint64_t number) {
+    char digits[20];
+    size_t at = sizeof digits;
+    do digits[--at] = (char)('0' + number % 10);
+    while (number /= 10);
+    append_bytes(out, digits + at, sizeof digits - at);
+}
+
+static void append_extent(text *out, int64_t extent) {
+    if (extent < 0) append(out, "-");
+    append_number(out, extent < 0 ? -(uint64_t)extent : (uint64_t)extent);
 }
 
 static void append_string(text *out, const char *string) {
-    append_byte(out, '"');
-    for (; *string; string++) {
-        if (*string == '"' || *string == '\\') append_byte(out, '\\');
-        append_byte(out, *string);
+    append(out, "\"");
+    for (size_t n; *string; string += n) {
+        n = strcspn(string, "\"\\");
+        append_bytes(out, string, n);
+        if (string[n]) {
+            append(out, "\\");
+            append_bytes(out, string + n++, 1);
+        }
     }
-    append_byte(out, '"');
+    append(out, "\"");
 }
 
 /* Names of models become part of a path. */
@@ -104,20 +112,32 @@ static int is_tensor(const epc_tensor *tensor, int is_input) {
 }
 
 static void append_place(text *out, const epc_tensor *tensor) {
-    if (tensor->region == NULL) return;
-    append(out, "\"shared_memory_region\":\"%s\",\"shared_memory_byte_size\":%zu,\"shared_memory_offset\":%zu",
-           tensor->region->name, tensor->nbytes,
-           (size_t)((char *)tensor->data - (char *)tensor->region->memory));
+    const epc_region *region = tensor->region;
+    if (region == NULL) return;
+    append(out, "\"shared_memory_region\":\"");
+    append(out, region->name);
+    append(out, "\",\"shared_memory_byte_size\":");
+    append_number(out, tensor->nbytes);
+    append(out, ",\"shared_memory_offset\":");
+    append_number(out, (size_t)((char *)tensor->data - (char *)region->memory));
 }
 
 static void append_input(text *out, const epc_tensor *tensor) {
     append(out, "{\"name\":");
     append_string(out, tensor->name);
-    append(out, ",\"datatype\":\"%s\",\"shape\":[", datatypes[tensor->dtype]);
-    for (int32_t i = 0; i < tensor->ndim; i++) append(out, i ? ",%lld" : "%lld", (long long)tensor->shape[i]);
+    append(out, ",\"datatype\":\"");
+    append(out, datatypes[tensor->dtype]);
+    append(out, "\",\"shape\":[");
+    for (int32_t i = 0; i < tensor->ndim; i++) {
+        if (i) append(out, ",");
+        append_extent(out, tensor->shape[i]);
+    }
     append(out, "],\"parameters\":{");
     append_place(out, tensor);
-    if (tensor->region == NULL) append(out, "\"binary_data_size\":%zu", tensor->nbytes);
+    if (tensor->region == NULL) {
+        append(out, "\"binary_data_size\":");
+        append_number(out, tensor->nbytes);
+    }
     append(out, "}}");
 }
 
@@ -439,18 +459,28 @@ static void read_message(epc_client *client, const answer *from) {
 /* Sends a request with this JSON (which lies in the buffer) and these tensors, and reads the answer. */
 static int exchange(epc_client *client, const char *method, const char *path, const char *json,
                     size_t json_bytes, const epc_tensor *inputs, size_t num_inputs, answer *to) {
-    char head[512];
+    char line[512]; /* paths are short: it always fits */
+    text head = {line, 0, sizeof line, 0};
     outgoing out;
     size_t total = json_bytes;
-    int n, status, cut;
+    int status, cut, has_bytes = 0;
     out.count = 0;
-    for (size_t i = 0; i < num_inputs; i++) total += inputs[i].region ? 0 : inputs[i].nbytes;
-    n = snprintf(head, sizeof head, "%s %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %zu\r\n", method, path,
-                 total);
-    if (num_inputs)
-        n += snprintf(head + n, sizeof head - (size_t)n, "Inference-Header-Content-Length: %zu\r\n", json_bytes);
-    n += snprintf(head + n, sizeof head - (size_t)n, "\r\n"); /* paths are short: it always fits */
-    status = add_piece(client, &out, head, (size_t)n);
+    for (size_t i = 0; i < num_inputs; i++) {
+        if (inputs[i].region) continue;
+        has_bytes = 1;
+        total += inputs[i].nbytes;
+    }
+    append(&head, method);
+    append(&head, " ");
+    append(&head, path);
+    append(&head, " HTTP/1.1\r\nHost: localhost\r\nContent-Length: ");
+    append_number(&head, total);
+    if (has_bytes) {
+        append(&head, "\r\nInference-Header-Content-Length: ");
+        append_number(&head, json_bytes);
+    }
+    append(&head, "\r\n\r\n");
+    status = add_piece(client, &out, line, head.length);
     if (!status) status = add_piece(client, &out, json, json_bytes);
     for (size_t i = 0; i < num_inputs && !status; i++)
         if (inputs[i].region == NULL) status = add_piece(client, &out, inputs[i].data, inputs[i].nbytes);

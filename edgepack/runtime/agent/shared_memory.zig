@@ -67,8 +67,7 @@ pub const Region = struct {
     /// write gets back at most what it had registered.
     pub fn write(self: *const Region, offset: u64, from: []const u8, problem: *Problem) error{Problem}!void {
         try self.checkRange(offset, from.len, problem);
-        const stat = statOf(self.fd) orelse return self.refuseShrunk(problem);
-        if (stat.size < self.offset + offset + from.len) return self.refuseShrunk(problem);
+        if (sizeOf(self.fd) < self.offset + offset + from.len) return self.refuseShrunk(problem);
         var done: usize = 0;
         while (done < from.len) {
             const count = linux.pwrite(self.fd, from.ptr + done, from.len - done, @intCast(self.offset + offset + done));
@@ -238,6 +237,16 @@ fn statOf(fd: linux.fd_t) ?linux.Statx {
     const result = linux.statx(fd, "", linux.AT.EMPTY_PATH, wanted, &stat);
     if (linux.errno(result) != .SUCCESS or !stat.mask.TYPE or !stat.mask.UID or !stat.mask.SIZE) return null;
     return stat;
+}
+
+/// The same without the rest, which takes a third of the time; 0 where it cannot be told.
+fn sizeOf(fd: linux.fd_t) u64 {
+    if (@sizeOf(usize) == 8) {
+        const end: usize = @bitCast(linux.lseek(fd, 0, linux.SEEK.END));
+        return if (linux.errno(end) == .SUCCESS) end else 0;
+    }
+    var end: i64 = 0;
+    return if (linux.errno(linux.llseek(fd, 0, &end, linux.SEEK.END)) == .SUCCESS) @intCast(end) else 0;
 }
 
 /// What is safe in a path, in JSON and in a message alike.

@@ -66,7 +66,7 @@ pub const WorkerProcess = struct {
         var process = try spawn(refusal, files, shared, memoryLimit(files, info));
         process.shm = shm[0..info.shm_bytes];
         errdefer process.kill();
-        const ready = process.readReply(deadline_ms) catch |err|
+        const ready = process.readReply(deadline_ms, null) catch |err|
             return process.refuseDead(refusal, "did not start", err, deadline_ms);
         if (ready.status != 0) {
             return refusal.because(.worker, "the worker did not start: {s} ({d})", .{ worker_exit.statusText(ready.status), ready.status });
@@ -84,8 +84,7 @@ pub const WorkerProcess = struct {
         // A worker that died is an error here, not a SIGPIPE.
         const sent = linux.sendto(self.requests, std.mem.asBytes(&request), @sizeOf(Request), linux.MSG.NOSIGNAL, null, 0);
         if (sent != @sizeOf(Request)) return self.refuseDead(refusal, "died", error.Died, 0);
-        if (in_progress) |count| self.spin(count);
-        const reply = self.readReply(deadline_ms) catch |err|
+        const reply = self.readReply(deadline_ms, in_progress) catch |err|
             return self.refuseDead(refusal, "did not answer", err, deadline_ms);
         if (reply.status != 0) {
             return refusal.because(.worker, "the model failed: {s} ({d})", .{ worker_exit.statusText(reply.status), reply.status });
@@ -145,20 +144,13 @@ pub const WorkerProcess = struct {
 
     const ReplyError = error{ Died, Late, Garbled };
 
-    /// Looks for the reply of a model that is done within microseconds, to spare falling asleep, which would
-    /// take as long again. Not while other requests wait: their threads have work for this processor.
-    fn spin(self: *WorkerProcess, in_progress: *const std.atomic.Value(u32)) void {
-        if (self.took_ns > longest_ns_worth_spinning) return;
-        const until = clock.nanoseconds() + 2 * longest_ns_worth_spinning;
-        var fds = [_]linux.pollfd{.{ .fd = self.replies, .events = linux.POLL.IN, .revents = 0 }};
-        while (in_progress.load(.monotonic) == 1 and clock.nanoseconds() < until) {
-            if (clock.poll(&fds, 0)) return;
-            _ = linux.sched_yield();
-        }
-    }
-
-    fn readReply(self: *WorkerProcess, deadline_ms: u32) ReplyError!Reply {
-        const deadline = clock.milliseconds() + deadline_ms;
+    /// With `in_progress` the reply of a model that is done within microseconds is waited for actively, to
+    /// spare falling asleep, which would take as long again. Not while other requests wait: their threads
+    /// have work for this processor.
+    fn readReply(self: *WorkerProcess, deadline_ms: u32, in_progress: ?*const std.atomic.Value(u32)) ReplyError!Reply {
+        const began = clock.nanoseconds();
+        const deadline = began / std.time.ns_per_ms + deadline_ms;
+        var active = in_progress != null and self.took_ns <= longest_ns_worth_spinning;
         var reply: Reply = undefined;
         const bytes = std.mem.asBytes(&reply);
         var filled: usize = 0;
@@ -168,8 +160,13 @@ pub const WorkerProcess = struct {
                 .SUCCESS => if (count == 0) return error.Died,
                 .INTR => continue,
                 .AGAIN => {
-                    var fds = [_]linux.pollfd{.{ .fd = self.replies, .events = linux.POLL.IN, .revents = 0 }};
-                    if (!clock.poll(&fds, deadline)) return error.Late;
+                    active = active and in_progress.?.load(.monotonic) == 1 and clock.nanoseconds() - began < 2 * longest_ns_worth_spinning;
+                    if (active) {
+                        _ = linux.sched_yield();
+                    } else {
+                        var fds = [_]linux.pollfd{.{ .fd = self.replies, .events = linux.POLL.IN, .revents = 0 }};
+                        if (!clock.poll(&fds, deadline)) return error.Late;
+                    }
                     continue;
                 },
                 else => return error.Died,
