@@ -273,20 +273,31 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from edgepack.captures import pull
+import edgepack.captures.pulling as module
 import tests.capture_samples as samples
 
-left = int(sys.argv[2])
-def audit(event, arguments):
-    global left
-    if event in ("open", "os.rename", "os.remove", "os.mkdir") and sys.argv[1] in str(arguments[0]):
-        left -= 1
-        if left < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-import edgepack.captures.pulling as module
-module.BATCH_RECORDS = 2
-records = {n: samples.raw(n, size=3 + n % 2) for n in range(1, 6)}
-sys.addaudithook(audit)
-pull(samples.Recording({"m": records}), Path(sys.argv[1]))
+def pull_until(step, folder):
+    left = step
+    def audit(event, arguments):
+        nonlocal left
+        if event in ("open", "os.rename", "os.remove", "os.mkdir") and folder in str(arguments[0]):
+            left -= 1
+            if left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+    module.BATCH_RECORDS = 2
+    records = {n: samples.raw(n, size=3 + n % 2) for n in range(1, 6)}
+    sys.addaudithook(audit)
+    pull(samples.Recording({"m": records}), Path(folder))
+
+for step in range(200):
+    child = os.fork()
+    if child == 0:
+        pull_until(step, f"{sys.argv[1]}/run{step}x")
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    print(os.waitstatus_to_exitcode(status))
+    if status == 0:
+        break
 """
 
 
@@ -294,22 +305,22 @@ def test_a_pull_killed_at_any_step_leaves_only_whole_files_and_the_next_goes_on(
     tmp_path: Path,
 ) -> None:
     """Killed before each file operation in the folder, in turn, until one run comes through."""
-    killed = 0
-    for step in range(200):
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[2], check=True, capture_output=True, text=True
+    )
+    *killed, last = [int(code) for code in done.stdout.split()]
+    assert last == 0
+    assert set(killed) == {-signal.SIGKILL}
+    assert len(killed) > 10
+    for step in range(len(killed)):
         folder = tmp_path / f"run{step}x"
-        command = [sys.executable, "-c", KILLED, str(folder), str(step)]
-        done = subprocess.run(command, cwd=Path(__file__).parents[2], check=False)
-        if done.returncode == 0:
-            break
-        assert done.returncode == -signal.SIGKILL
-        killed += 1
         there = numbers(folder) if list(folder.glob("m/*.npz")) else []
         assert there == sorted(set(there))
         source = Recording({"m": {n: raw(n, size=3 + n % 2) for n in range(1, 6)}})
         pull(source, folder)
         assert numbers(folder) == [1, 2, 3, 4, 5]
         assert not [name for name in names(folder) if name.endswith(".tmp")]
-    assert killed > 10
 
 
 def test_the_result_is_json(tmp_path: Path) -> None:
