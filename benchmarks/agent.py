@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -137,11 +137,17 @@ def _round(served: Served, program: Path, alone: Path, seconds: float) -> list[L
 def _median(rounds: Sequence[Latency]) -> Latency:
     """Of each figure."""
 
-    def middle(field: str) -> float:
-        return statistics.median(getattr(latency, field) for latency in rounds)
+    def middle(figure: Callable[[Latency], float]) -> float:
+        return statistics.median(map(figure, rounds))
 
-    figures = ("median_us", "p99_us", "kernel_us", "worker_us", "per_second")
-    return replace(rounds[0], **{field: middle(field) for field in figures})
+    return replace(
+        rounds[0],
+        median_us=middle(lambda it: it.median_us),
+        p99_us=middle(lambda it: it.p99_us),
+        kernel_us=middle(lambda it: it.kernel_us),
+        worker_us=middle(lambda it: it.worker_us),
+        per_second=middle(lambda it: it.per_second),
+    )
 
 
 def _package(name: str) -> Path:

@@ -8,17 +8,12 @@ kernel adds those with R.
 from __future__ import annotations
 
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 from edgepack.compiler.frontend.converters.recurrent_activations import activations
 from edgepack.compiler.frontend.converters.recurrent_cells import CELLS
-from edgepack.compiler.frontend.converters.recurrent_kernel import (
-    LANES,
-    Recurrence,
-    packed,
-    recurred,
-)
+from edgepack.compiler.frontend.converters.recurrent_kernel import Recurrence, recurred
+from edgepack.compiler.frontend.converters.recurrent_panels import LANES, packed, parts_of
 from edgepack.compiler.frontend.converters.values import (
     bound,
     cast,
@@ -110,17 +105,16 @@ def _packed(node: Node, recurrence: Recurrence) -> Any:
     if value is not None:
         return constant(packed(value, recurrence.cell), working_type(node.dtype(_RECURRENT)))
     weights, hidden = widened(node, node.inputs[_RECURRENT]), recurrence.hidden
-    parts = []
-    for first, stop in pairwise((0, *recurrence.cell.ends)):
-        part = node.emit(relax.op.strided_slice(weights, [1], [first * hidden], [stop * hidden]))
-        panels = -(-(stop - first) * hidden // LANES)
-        missing = panels * LANES - (stop - first) * hidden
-        if missing:
-            part = node.emit(relax.op.nn.pad(part, [0, 0, 0, missing, 0, 0]))
-        directions = len(recurrence.backward)
-        part = node.emit(relax.op.reshape(part, (directions, panels, LANES, hidden)))
-        parts.append(node.emit(relax.op.permute_dims(part, [0, 1, 3, 2])))
-    return node.emit(relax.op.concat(parts, axis=1)) if len(parts) > 1 else parts[0]
+    found = []
+    for part in parts_of(recurrence.cell, hidden):
+        rows = node.emit(relax.op.strided_slice(weights, [1], [part.first], [part.stop]))
+        if part.missing:
+            rows = node.emit(relax.op.nn.pad(rows, [0, 0, 0, part.missing, 0, 0]))
+        shape = [len(recurrence.backward), part.panels, LANES, hidden]
+        found.append(
+            node.emit(relax.op.permute_dims(bound(node, reshaped(rows, shape)), [0, 1, 3, 2]))
+        )
+    return node.emit(relax.op.concat(found, axis=1)) if len(found) > 1 else found[0]
 
 
 def _biases(node: Node, recurrence: Recurrence, gates: int) -> tuple[Any, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from edgepack.compiler.frontend.converters.heaps import Cell, over, store
-from edgepack.compiler.frontend.converters.recurrent_kernel import CellKind, Step, multiply
+from edgepack.compiler.frontend.converters.recurrent_kernel import CellKind, Step
+from edgepack.compiler.frontend.converters.recurrent_panels import multiply
 from edgepack.compiler.schedules.expressions import index
 
 

@@ -4,9 +4,8 @@
     for panels of R:  sums = gates[panel];  for k: sums += hidden[k] * R[panel, k];  gates[panel] = sums
     then the state, element by element
 
-A panel is some gates beside each other, whose sums stay in registers and whose weights lie in the
-order in which they are read; ``packed`` puts them there. All arrays are float32 or float64. The
-states' outputs hold the running states.
+Panels are in recurrent_panels.py. All arrays are float32 or float64. The states' outputs hold the
+running states.
 """
 
 from __future__ import annotations
@@ -14,20 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgepack.compiler.frontend.converters.heaps import Cell, over, statements, store, when
-from edgepack.compiler.schedules import emit
+from edgepack.compiler.frontend.converters.recurrent_panels import multiply
+from edgepack.compiler.schedules.emit import lanes_of
 from edgepack.compiler.schedules.expressions import index
 
-if TYPE_CHECKING:
-    import numpy as np
-
-LANES = 16
-"""Gates of a panel: one to four vector registers of every core that has some."""
-_SUMS = 2
-"""Panels' worth of sums at least: rows of R go to them in turn, as none need wait for the last."""
 _ENTRIES = 4
 """Entries of the batch that go together: each element of R is then loaded a quarter as often."""
 
@@ -49,11 +41,6 @@ class CellKind:
     """So many gates need the hidden state as it is, and nothing more."""
     room: int
     """Hidden sizes of memory that a step works in."""
-
-    @property
-    def ends(self) -> tuple[int, ...]:
-        """Where the parts of R end that a step multiplies at once, in gates."""
-        return tuple(sorted({self.at_once, self.gates}))
 
     def keeps_bias(self, recurrence: Recurrence) -> bool:
         """Whether the recurrent bias of the last gate is added inside the step."""
@@ -143,96 +130,6 @@ def run(entries: list[Step], *, backward: bool) -> None:
         entries[0].clear(length)
 
 
-def packed(weights: np.ndarray, cell: CellKind) -> np.ndarray:
-    """R [directions, gates, hidden] as [directions, panels, hidden, lanes of a panel].
-
-    What a step multiplies at once fills whole panels, the last of them with zeros.
-    """
-    import numpy as np
-
-    directions, _, hidden = weights.shape
-    found = []
-    for first, stop in pairwise((0, *cell.ends)):
-        part = weights[:, first * hidden : stop * hidden]
-        missing = -part.shape[1] % LANES
-        part = np.pad(part, ((0, 0), (0, missing), (0, 0)))
-        found.append(part.reshape(directions, -1, LANES, hidden).transpose(0, 1, 3, 2))
-    return np.ascontiguousarray(np.concatenate(found, axis=1))
-
-
-def multiply(entries: list[Step], value: Callable[[Step, Any], Any], which: int, into: int) -> None:
-    """Add the product of a vector with the gates of R's part ``which`` to those from ``into`` on."""
-    from tvm.script.ir_builder import tirx as T
-
-    recurrence = entries[0].recurrence
-    hidden, ends = recurrence.hidden, (0, *recurrence.cell.ends)
-    before = sum(
-        -(-(stop - first) * hidden // LANES) for first, stop in pairwise(ends[: which + 1])
-    )
-    whole, rest = divmod((ends[which + 1] - ends[which]) * hidden, LANES)
-    start = index(into * hidden)
-    if whole:
-        with T.serial(0, index(whole)) as panel:
-            _add_panel(entries, value, index(before) + panel, start + panel * index(LANES), LANES)
-    if rest:
-        _add_panel(entries, value, index(before + whole), start + index(whole * LANES), rest)
-
-
-def _add_panel(
-    entries: list[Step], value: Callable[[Step, Any], Any], panel: Any, gate: Any, lanes: int
-) -> None:
-    from tvm.script.ir_builder import tirx as T
-
-    hidden, dtype = entries[0].recurrence.hidden, str(entries[0].gates.dtype)
-    turns = min(hidden, -(-_SUMS // len(entries)))
-    sums = [[Vector(lanes, dtype) for _ in range(turns)] for _ in entries]
-    for entry, (first, *others) in zip(entries, sums, strict=True):
-        first.set(entry.gate(emit.lanes_of(gate, lanes)))
-        for other in others:
-            other.clear()
-
-    def add(row: Any, turn: int) -> None:
-        weights = entries[0].weights(panel, row, lanes)
-        for entry, own in zip(entries, sums, strict=True):
-            own[turn].set(own[turn].value + emit.splat(value(entry, row), lanes) * weights)
-
-    whole, rest = divmod(hidden, turns)
-    with T.serial(0, index(whole)) as block:
-        for turn in range(turns):
-            add(block * index(turns) + index(turn), turn)
-    for turn in range(rest):
-        add(index(whole * turns + turn), turn)
-    for entry, own in zip(entries, sums, strict=True):
-        total = own[0].value
-        for other in own[1:]:
-            total = total + other.value
-        store(entry.gates, entry.at(emit.lanes_of(gate, lanes)), total)
-
-
-class Vector:
-    """Some sums that the compiler keeps in registers."""
-
-    def __init__(self, lanes: int, dtype: str) -> None:
-        from tvm.script.ir_builder import tirx as T
-
-        self._lanes, self._buffer = lanes, T.alloc_buffer((lanes,), dtype)
-
-    @property
-    def value(self) -> Any:
-        """All of them, as an expression."""
-        return emit.load(self._buffer, emit.lanes_of(index(0), self._lanes))
-
-    def set(self, value: Any) -> None:
-        """Assign to all."""
-        store(self._buffer, [emit.lanes_of(index(0), self._lanes)], value)
-
-    def clear(self) -> None:
-        """Set all to zero."""
-        from tvm import tirx
-
-        self.set(emit.splat(tirx.const(0, str(self._buffer.dtype)), self._lanes))
-
-
 class Step:
     """One step of one direction and entry of the batch."""
 
@@ -301,7 +198,7 @@ class Step:
         """Those of R by which an element of the hidden state goes into the first gates of a panel."""
         from tvm import tirx
 
-        place = [self.direction, panel, row, emit.lanes_of(index(0), lanes)]
+        place = [self.direction, panel, row, lanes_of(index(0), lanes)]
         return tirx.BufferLoad(self.recurrent, place)
 
     def at(self, element: Any) -> list[Any]:
