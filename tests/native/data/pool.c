@@ -18,7 +18,8 @@
         }                                                              \
     } while (0)
 
-enum { N = 1003, CALLS = 40, SESSIONS = 3, RUNS = 200 };
+enum { N = 1003, CALLS = 40, SESSIONS = 3 };
+static int runs = 200;
 
 struct group { void *sync_handle; int32_t num_task; };
 typedef int task_function(int task_id, struct group *group, void *closure);
@@ -136,9 +137,9 @@ static void *use_a_session(void *argument) {
     ep_session *session = NULL;
     memset(memory, 0xA5, bytes); /* a session does not trust its memory to be zero */
     EXPECT(ep_session_init(&session, &model, memory, bytes, memory, 0) == EP_OK);
-    for (int run = 0; run < RUNS; run++) {
-        if (run % 50 == 0) {
-            const uint32_t threads = run % 100 ? 1 + self->threads / 2 : self->threads;
+    for (int run = 0; run < runs; run++) {
+        if (run % (runs / 4) == 0) {
+            const uint32_t threads = run % (runs / 2) ? 1 + self->threads / 2 : self->threads;
             EXPECT(ep_session_set_threads(session, threads) == EP_OK);
         }
         run_once(session, x, y, run % 9 == 4 ? -1 : (float)run);
@@ -182,6 +183,7 @@ static int count_after_a_first_thread(void) {
 int main(int argc, char **argv) {
     struct application applications[SESSIONS];
     const uint32_t most = argc > 1 ? (uint32_t)atoi(argv[1]) : 3;
+    if (argc > 2) runs = atoi(argv[2]);
     const int before = count_after_a_first_thread();
     make_plan();
     for (uint32_t i = 0; i < SESSIONS; i++) {
