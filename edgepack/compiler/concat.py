@@ -93,6 +93,11 @@ def _parts(function: PrimFunc) -> list[int] | None:
     pieces = _pieces(_collapsed(kernel, stage))
     if len(pieces) < 2 or len(pieces) != len(kernel.parameters) - 1:
         return None
+    if any(
+        shape_of(seen) != shape_of(own)
+        for seen, own in zip(kernel.parameters, function.params, strict=True)
+    ):
+        return None  # reshaped on the way: whoever makes a part makes it along other axes
     offsets: dict[int, int] = {}
     axis: int | None = None
     for start, load in pieces:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tests import kernels
+from tests import kernels, networks
 
 FLOAT = TensorProto.FLOAT
 
@@ -71,6 +72,23 @@ def test_a_concatenation_of_concatenations_is_written_once() -> None:
         network(nodes, {"x": [1, 3, 5, 5]}, {"y": [1, 3, 5, 5]}, weights), kernels.PROFILES[-1]
     )
     assert concatenations(compiled) == 0
+
+
+def test_parts_that_are_reshaped_on_the_way_are_copied_rightly() -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "left_w"], ["left"]),
+        helper.make_node("MatMul", ["x", "right_w"], ["right"]),
+        helper.make_node("Reshape", ["left", "shape"], ["left_3"]),
+        helper.make_node("Reshape", ["right", "shape"], ["right_3"]),
+        helper.make_node("Concat", ["left_3", "right_3"], ["y"], axis=0),
+    ]
+    constants = {
+        "left_w": kernels.weights(3, 4),
+        "right_w": kernels.weights(3, 4) * 2,
+        "shape": np.array([1, 1, 4]),
+    }
+    model = networks.model(nodes, {"x": [1, 3]}, {"y": [2, 1, 4]}, constants)
+    kernels.check(model, kernels.PROFILES[-1])
 
 
 def test_a_part_that_others_read_is_copied() -> None:
