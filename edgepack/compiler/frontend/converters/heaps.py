@@ -20,22 +20,24 @@ Entry = Sequence[Any]
 
 
 class Cell:
-    """A variable of a kernel: one element of memory that the compiler keeps in a register."""
+    """A variable of a kernel, a number or a vector of some: memory that the compiler keeps in registers."""
 
     def __init__(self, value: Any) -> None:
         from tvm.script.ir_builder import tirx as T
 
-        self._buffer = T.alloc_buffer((1,), str(value.ty))
+        dtype, _, lanes = str(value.ty).partition("x")
+        self._buffer = T.alloc_buffer((int(lanes or 1),), dtype)
+        self._place = emit.lanes_of(index(0), int(lanes or 1))
         self.set(value)
 
     @property
     def value(self) -> Any:
         """The variable, as an expression."""
-        return emit.load(self._buffer, index(0))
+        return emit.load(self._buffer, self._place)
 
     def set(self, value: Any) -> None:
         """Assign to it."""
-        store(self._buffer, [index(0)], value)
+        store(self._buffer, [self._place], value)
 
 
 def statements(write: Callable[[], None]) -> Any:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from edgepack.compiler.frontend.converters.heaps import store
+from edgepack.compiler.frontend.converters.heaps import Cell, store
 from edgepack.compiler.schedules import emit
 from edgepack.compiler.schedules.expressions import index
 
@@ -83,15 +83,14 @@ def multiply(entries: list[Step], value: Callable[[Step, Any], Any], which: int,
 def _add_panel(
     entries: list[Step], value: Callable[[Step, Any], Any], panel: Any, gate: Any, lanes: int
 ) -> None:
+    from tvm import tirx
     from tvm.script.ir_builder import tirx as T
 
-    hidden, dtype = entries[0].recurrence.hidden, str(entries[0].gates.dtype)
+    hidden = entries[0].recurrence.hidden
     turns = min(hidden, -(-_SUMS // len(entries)))
-    sums = [[Vector(lanes, dtype) for _ in range(turns)] for _ in entries]
-    for entry, (first, *others) in zip(entries, sums, strict=True):
-        first.set(entry.gate(emit.lanes_of(gate, lanes)))
-        for other in others:
-            other.clear()
+    zeros = emit.splat(tirx.const(0, str(entries[0].gates.dtype)), lanes)
+    starts = [[entry.gate(emit.lanes_of(gate, lanes)), *[zeros] * (turns - 1)] for entry in entries]
+    sums = [[Cell(start) for start in own] for own in starts]
 
     def add(row: Any, turn: int) -> None:
         weights = entries[0].weights(panel, row, lanes)
@@ -109,27 +108,3 @@ def _add_panel(
         for other in own[1:]:
             total = total + other.value
         store(entry.gates, entry.at(emit.lanes_of(gate, lanes)), total)
-
-
-class Vector:
-    """Some sums that the compiler keeps in registers."""
-
-    def __init__(self, lanes: int, dtype: str) -> None:
-        from tvm.script.ir_builder import tirx as T
-
-        self._lanes, self._buffer = lanes, T.alloc_buffer((lanes,), dtype)
-
-    @property
-    def value(self) -> Any:
-        """All of them, as an expression."""
-        return emit.load(self._buffer, emit.lanes_of(index(0), self._lanes))
-
-    def set(self, value: Any) -> None:
-        """Assign to all."""
-        store(self._buffer, [emit.lanes_of(index(0), self._lanes)], value)
-
-    def clear(self) -> None:
-        """Set all to zero."""
-        from tvm import tirx
-
-        self.set(emit.splat(tirx.const(0, str(self._buffer.dtype)), self._lanes))
