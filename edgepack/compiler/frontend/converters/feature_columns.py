@@ -5,7 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from edgepack.compiler.frontend.converters.values import bound, cast, filled, reshaped
+from edgepack.compiler.frontend.converters.values import (
+    bound,
+    cast,
+    concatenated,
+    filled,
+    reshaped,
+)
 from edgepack.compiler.frontend.node import Converter, Node, shape_of
 
 DOMAIN = "ai.onnx.ml"
@@ -25,15 +31,13 @@ def _array_feature_extractor(node: Node) -> Any:
 
 
 def _feature_vectorizer(node: Node) -> Any:
-    from tvm import relax
-
     widths = [int(width) for width in node.attributes.get("inputdimensions", ())]
     if len(widths) != len(node.inputs):
         raise node.unsupported(f"it has {len(node.inputs)} inputs, {len(widths)} inputdimensions")
     parts = [part for i, width in enumerate(widths) for part in _columns(node, i, width)]
     if len({shape_of(part)[0] for part in parts}) != 1:
         raise node.unsupported("its inputs differ in their number of rows")
-    return bound(node, relax.op.concat(parts, axis=1)) if len(parts) > 1 else parts[0]
+    return bound(node, concatenated(node, parts, 1))
 
 
 def _columns(node: Node, number: int, width: int) -> list[Any]:

@@ -7,6 +7,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from edgepack.compiler.frontend.converters.padding import padded
+from edgepack.compiler.frontend.converters.values import concatenated
 from edgepack.compiler.frontend.node import Converter, Node, constant, constant_of, shape_of
 
 DOMAIN = ""
@@ -92,19 +93,10 @@ def _parts(node: Node, places: list[int], axis: int) -> list[Any]:
     return [relax.TupleGetItem(parts, index) for index in range(len(places) + 1)]
 
 
-_MOST_PARTS = 64
-"""Of one concatenation: each is a condition within the one before, and what reads them goes as deep."""
-
-
 def _concat(node: Node) -> Any:
-    from tvm import relax
-
     axis = node.attributes["axis"] % len(node.shape())
     parts = [part for part in node.inputs if 0 not in shape_of(part)] or list(node.inputs[:1])
-    while len(parts) > _MOST_PARTS:
-        groups = [parts[first : first + _MOST_PARTS] for first in range(0, len(parts), _MOST_PARTS)]
-        parts = [node.emit(relax.op.concat(group, axis)) for group in groups]
-    return parts[0] if len(parts) == 1 else relax.op.concat(parts, axis)
+    return concatenated(node, parts, axis)
 
 
 def _center_crop_pad(node: Node) -> Any:

@@ -56,6 +56,20 @@ def along(expression: Any, axis: int, rank: int) -> Any:
     return reshaped(expression, shape)
 
 
+_MOST_PARTS = 64
+"""Of one concatenation: each is a condition within the one before, and what reads them goes as deep."""
+
+
+def concatenated(node: Node, parts: Sequence[Any], axis: int) -> Any:
+    """``parts`` one behind the other along ``axis``; many of them are joined in groups first."""
+    from tvm import relax
+
+    while len(parts) > _MOST_PARTS:
+        groups = [parts[first : first + _MOST_PARTS] for first in range(0, len(parts), _MOST_PARTS)]
+        parts = [node.emit(relax.op.concat(list(group), axis)) for group in groups]
+    return parts[0] if len(parts) == 1 else relax.op.concat(list(parts), axis)
+
+
 def filled(shape: Sequence[int], value: float, dtype: str) -> Any:
     """A constant tensor of one value."""
     import numpy as np
