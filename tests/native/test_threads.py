@@ -47,9 +47,8 @@ def test_threads_work_on_other_processors(target: str, tmp_path: Path) -> None:
     profile = load_target(target)
     options = ["-O2", "-static", "-target", profile.zig_static_triple, f"-mcpu={profile.zig_cpu}"]
     program = build(tmp_path / "pool", *options)
-    run(
-        EMULATED[target], program, "3", "40"
-    )  # of each session; emulated threads wait for one another long
+    runs = "40"  # of each session: emulated threads wait for one another long
+    run(EMULATED[target], program, "3", runs)
 
 
 def test_without_threads_nothing_of_pthread_is_needed_and_more_than_one_is_refused(
