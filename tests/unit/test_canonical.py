@@ -47,7 +47,7 @@ def test_floats_read_back_as_the_same_number(value: float) -> None:
         {"a": {1, 2}},
         b"x",
         "\ud800",
-        object(),
+        pytest.param(object(), id="object"),
     ],
     ids=repr,
 )
