@@ -183,7 +183,7 @@ def test_refused_pickle_of_an_unknown_library_shows_every_way(tmp_path: Path) ->
         b"class,value\n1,2\n",
         b"(a list of things)\n",
         b"\x1f\x8b not gzip",
-        gzip.compress(b"just text"),
+        gzip.compress(b"just text", mtime=0),
         archive("weights.npy"),
         archive("metadata.json", "config.json", "model.weights.h5"),
         archive("schema.json", "0.npy"),
