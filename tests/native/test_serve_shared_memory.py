@@ -9,6 +9,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,10 @@ def register(
     return device.ask("POST", f"{SHARED}/region/{name}/register", body)
 
 
+def unregister(device: Device, name: str) -> None:
+    assert device.ask("POST", f"{SHARED}/region/{name}/unregister", {}) == (200, {})
+
+
 def place(region: str, byte_size: int, offset: int = 0) -> dict[str, Any]:
     where = {"shared_memory_region": region, "shared_memory_byte_size": byte_size}
     return {"parameters": where | ({"shared_memory_offset": offset} if offset else {})}
@@ -86,6 +91,40 @@ def test_tensors_are_taken_from_and_put_into_shared_memory(served: Device, memor
     content = memory.read_bytes()
     assert np.frombuffer(content[1000:1016], np.int64).tolist() == [2, 1]
     assert np.frombuffer(content[3984:4000], np.float32).tolist() == [2, 2, 2, 2]
+
+
+@pytest.mark.also_on("armv7", "riscv64")
+def test_the_same_request_again_sees_what_has_changed(served: Device, memory: Path) -> None:
+    """The agent does not parse it again; only the JSON is as before."""
+    asked = shared_request(outputs=[{"name": "y"} | place("r", 16, 32), {"name": "calls"}])
+    register(served, "r", memory, byte_size=64)
+    with closing(served.connect()) as client:
+        for factor in (1, -2, 3):
+            write(memory, 0, X * np.float32(factor))
+            assert client.ask("POST", INFER, asked)[0] == 200
+            y = np.frombuffer(memory.read_bytes()[32:48], np.float32)
+            assert y.tolist() == (X * np.float32(factor) + np.float32(1)).ravel().tolist()
+        os.truncate(memory, 16)
+        _, answer = client.ask("POST", INFER, asked)
+        assert answer == {"error": "region r is shorter than when it was registered"}
+        os.truncate(memory, 4096)
+        unregister(served, "r")
+        _, answer = client.ask("POST", INFER, asked)
+        assert answer == {"error": "no region r is registered"}
+        register(served, "r", memory, byte_size=40)
+        _, answer = client.ask("POST", INFER, asked)
+        assert answer == {"error": "16 bytes at 32 are not within the 40 bytes of region r"}
+        unregister(served, "r")
+        register(served, "r", memory, offset=1024, byte_size=64)
+        write(memory, 1024, X)
+        assert client.ask("POST", INFER, asked)[0] == 200
+        assert memory.read_bytes()[1056:1072] == (X + np.float32(1)).tobytes()
+        # Loaded again, it is another, whose runs count from one.
+        assert served.ask("POST", "/v2/repository/models/m/unload", {})[0] == 200
+        assert client.ask("POST", INFER, asked)[0] == 503
+        assert served.ask("POST", "/v2/repository/models/m/load", {})[0] == 200
+        _, answer = client.ask("POST", INFER, asked)
+        assert answer["outputs"][1]["data"] == [1, 1]
 
 
 def test_regions_are_listed_and_go_when_they_are_unregistered(served: Device, memory: Path) -> None:

@@ -16,6 +16,7 @@ const Models = @import("models.zig").Models;
 const observing = @import("observing.zig");
 const oip = @import("oip.zig");
 const Problem = @import("problem.zig").Problem;
+const RepeatedRequest = @import("repeated_request.zig").RepeatedRequest;
 const Route = @import("route.zig").Route;
 const shared_memory = @import("shared_memory.zig");
 const ServedModel = @import("served_model.zig").ServedModel;
@@ -44,6 +45,8 @@ pub const Exchange = struct {
     keep_alive: bool,
     answer_buffer: []u8,
     body_buffer: []u8,
+    asked: *oip.Infer,
+    last: *RepeatedRequest,
     problem: Problem = .{},
     control: ControlRequest = .{},
 
@@ -168,9 +171,10 @@ pub const Exchange = struct {
         const limit = infer_request.maxBytes(&served.info);
         const staging = self.api.staging.take(&served.info, &self.problem) catch return self.fail(limit);
         defer self.api.staging.give(staging);
-        var asked: oip.Infer = .{};
+        const asked = self.asked;
+        asked.reset();
         defer asked.release();
-        if (!try self.readInfer(&asked, served, staging, limit)) return self.failNow();
+        if (!try self.readInfer(asked, served, staging, limit)) return self.failNow();
         served.run(staging, &self.problem) catch return self.failNow();
         asked.captured = self.api.captures.offer(served, &asked.capture, staging);
         asked.writeShared(&served.info, staging, &self.problem) catch return self.failNow();
@@ -189,6 +193,7 @@ pub const Exchange = struct {
             .json_bytes = self.head.json_length,
             .total_bytes = if (self.head.chunked) null else self.head.content_length orelse 0,
             .regions = self.regions(),
+            .last = self.last.of(served.serial),
         };
         const read = infer_request.read(asked, source, &served.info, staging, std.heap.page_allocator, &self.problem);
         if (read) |_| return true else |err| {

@@ -33,9 +33,9 @@ fn model(inputs: []const Tensor) ModelInfo {
 }
 
 const one = model(&.{a});
-const two = model(&.{ a, b });
+pub const two = model(&.{ a, b });
 
-const Asked = struct {
+pub const Asked = struct {
     infer: Infer = undefined,
     staging: [256]u8 = @splat(0xee),
     problem: Problem = .{},
@@ -45,7 +45,7 @@ const Asked = struct {
         return self.readFrom(info, .{ .body = &body });
     }
 
-    fn readFrom(self: *Asked, info: *const ModelInfo, source: infer_request.Source) infer_request.Error!void {
+    pub fn readFrom(self: *Asked, info: *const ModelInfo, source: infer_request.Source) infer_request.Error!void {
         return infer_request.read(&self.infer, source, info, &self.staging, testing.allocator, &self.problem);
     }
 
@@ -75,20 +75,20 @@ const Asked = struct {
         try self.expectStaged(info);
     }
 
-    fn expectStaged(self: *Asked, info: *const ModelInfo) !void {
+    pub fn expectStaged(self: *Asked, info: *const ModelInfo) !void {
         try testing.expectEqual([2]f32{ 1.5, -2 }, std.mem.bytesToValue([2]f32, self.staging[0..8]));
         if (info.inputs.len == 2) try testing.expectEqual([3]i8{ 1, 2, 3 }, std.mem.bytesToValue([3]i8, self.staging[64..67]));
         try testing.expectEqual(0xee, self.staging[67]);
     }
 };
 
-const a_json = "{\"name\":\"a\",\"shape\":[1,2],\"datatype\":\"FP32\",\"data\":[1.5,-2]}";
-const b_json = "{\"name\":\"b\\u00e9\",\"shape\":[3],\"datatype\":\"INT8\",\"data\":[1,2,3]}";
+pub const a_json = "{\"name\":\"a\",\"shape\":[1,2],\"datatype\":\"FP32\",\"data\":[1.5,-2]}";
+pub const b_json = "{\"name\":\"b\\u00e9\",\"shape\":[3],\"datatype\":\"INT8\",\"data\":[1,2,3]}";
 
-const a_binary = "{\"name\":\"a\",\"shape\":[1,2],\"datatype\":\"FP32\",\"parameters\":{\"binary_data_size\":8}}";
-const b_binary = "{\"parameters\":{\"q\":[1],\"binary_data_size\":3},\"shape\":[3],\"datatype\":\"INT8\",\"name\":\"b\\u00e9\"}";
-const a_bytes = "\x00\x00\xc0\x3f\x00\x00\x00\xc0";
-const b_bytes = "\x01\x02\x03";
+pub const a_binary = "{\"name\":\"a\",\"shape\":[1,2],\"datatype\":\"FP32\",\"parameters\":{\"binary_data_size\":8}}";
+pub const b_binary = "{\"parameters\":{\"q\":[1],\"binary_data_size\":3},\"shape\":[3],\"datatype\":\"INT8\",\"name\":\"b\\u00e9\"}";
+pub const a_bytes = "\x00\x00\xc0\x3f\x00\x00\x00\xc0";
+pub const b_bytes = "\x01\x02\x03";
 
 test "fields come in any order, and unknown ones are passed by" {
     var asked: Asked = .{};

@@ -41,16 +41,24 @@ pub const Infer = struct {
     /// To be set before the answer is written.
     captured: capture_model.Told = .none,
 
-    /// Adds an output that the request names.
-    pub fn want(self: *Infer, info: *const ModelInfo, name: []const u8, parameters: *const TensorParameters, regions: ?shared_memory.Access, problem: *Problem) error{Problem}!void {
-        const index = for (info.outputs, 0..) |output, index| {
-            if (std.mem.eql(u8, output.name, name)) break index;
-        } else return problem.because(.bad_request, "the model has no output \"{s}\"; the first is \"{s}\"", .{ name, info.outputs[0].name });
+    /// As one that was just made, but for what is undefined in it, and would be filled.
+    pub fn reset(self: *Infer) void {
+        self.id = null;
+        self.wanted_len = 0;
+        self.binary_output = false;
+        self.capture.asked = false;
+        self.capture.caller = null;
+        self.captured = .none;
+    }
+
+    /// Adds the output of this index, which the request names.
+    pub fn want(self: *Infer, info: *const ModelInfo, index: u8, parameters: *const TensorParameters, regions: ?shared_memory.Access, problem: *Problem) error{Problem}!void {
+        const name = info.outputs[index].name;
         for (self.wanted[0..self.wanted_len]) |earlier| {
             if (earlier.output == index) return problem.because(.bad_request, "output \"{s}\" is asked for twice", .{name});
         }
-        const shared = if (parameters.region == null) null else try placeOf(&info.outputs[index], parameters, regions, problem);
-        self.wanted[self.wanted_len] = .{ .output = @intCast(index), .binary = parameters.binary, .shared = shared };
+        const shared = if (parameters.region_len == null) null else try placeOf(&info.outputs[index], parameters, regions, problem);
+        self.wanted[self.wanted_len] = .{ .output = index, .binary = parameters.binary, .shared = shared };
         self.wanted_len += 1;
     }
 
@@ -60,7 +68,7 @@ pub const Infer = struct {
             return problem.because(.bad_request, "output \"{s}\": shared_memory_byte_size is {d}, and {d} are needed", .{ output.name, parameters.region_bytes, output.nbytes });
         }
         const access = try shared_memory.allowed(regions, problem);
-        const region = try access.acquire(parameters.region.?, problem);
+        const region = try access.acquire(parameters.region().?, problem);
         errdefer access.release(region);
         try region.checkRange(parameters.region_offset, parameters.region_bytes, problem);
         return .{ .access = access, .region = region, .offset = parameters.region_offset };

@@ -17,6 +17,7 @@ pub const package = @import("package.zig");
 pub const problem = @import("problem.zig");
 pub const push_config = @import("push_config.zig");
 pub const refusal = @import("refusal.zig");
+pub const repeated_request = @import("repeated_request.zig");
 pub const route = @import("route.zig");
 pub const shared_memory = @import("shared_memory.zig");
 pub const state = @import("state.zig");

@@ -21,10 +21,12 @@ const events = @import("events.zig");
 const http = @import("http.zig");
 const log = @import("log.zig");
 const Models = @import("models.zig").Models;
+const oip = @import("oip.zig");
 const privileges = @import("privileges.zig");
 const refusals = @import("refusal.zig");
 const Refusal = refusals.Refusal;
 const ServiceManager = @import("service_manager.zig").ServiceManager;
+const RepeatedRequest = @import("repeated_request.zig").RepeatedRequest;
 const Settings = @import("settings.zig").Settings;
 const signals = @import("signals.zig");
 const Store = @import("store.zig").Store;
@@ -228,6 +230,7 @@ fn serveConnection(server: *Server, fd: linux.fd_t, over_tcp: bool) void {
         signals.announce(server.finished);
     }
     var buffers: Buffers = undefined;
+    buffers.last = .{};
     var read_buffer: [16 << 10]u8 = undefined;
     var write_buffer: [4 << 10]u8 = undefined;
     var connection: Connection = .init(fd, server.stop, &read_buffer, &write_buffer);
@@ -244,6 +247,8 @@ fn serveConnection(server: *Server, fd: linux.fd_t, over_tcp: bool) void {
 const Buffers = struct {
     answer: [16 << 10]u8,
     body: [4 << 10]u8,
+    asked: oip.Infer,
+    last: RepeatedRequest,
 };
 
 /// False where no other request can follow on this connection.
@@ -255,6 +260,8 @@ fn serveRequest(server: *Server, connection: *Connection, buffers: *Buffers) Io.
         .keep_alive = !connection.stopping,
         .answer_buffer = &buffers.answer,
         .body_buffer = &buffers.body,
+        .asked = &buffers.asked,
+        .last = &buffers.last,
     };
     const bytes = http.receiveHead(&connection.reader) catch |err| switch (err) {
         error.TooLarge => return exchange.refuse(.header_fields_too_large, "the request's head is too large"),
@@ -298,6 +305,7 @@ test {
     _ = @import("service_manager.zig");
     _ = @import("settings.zig");
     _ = @import("queue.zig");
+    _ = @import("repeated_request.zig");
     _ = @import("route.zig");
     _ = @import("shared_memory.zig");
     _ = @import("staging.zig");

@@ -8,6 +8,7 @@ const std = @import("std");
 const Io = std.Io;
 const Blob = @import("blob.zig").Blob;
 const clock = @import("clock.zig");
+const Counter = @import("counter.zig").Counter;
 const Drift = @import("drift.zig").Drift;
 const log = @import("log.zig");
 const metrics = @import("metrics.zig");
@@ -27,10 +28,15 @@ const max_model_json = 4 << 20;
 const first_pause_ms = 100;
 const longest_pause_ms = 30_000;
 
+/// Of versions that were started.
+var serials: Counter = .init(0);
+
 /// Requests that wait for a model, whichever, or for their turn.
 var in_progress: std.atomic.Value(u32) = .init(0);
 
 pub const ServedModel = struct {
+    /// No other has had this one.
+    serial: u64,
     io: Io,
     store: Store,
     settings: *const Settings,
@@ -56,6 +62,7 @@ pub const ServedModel = struct {
         const self = try std.heap.page_allocator.create(ServedModel);
         errdefer std.heap.page_allocator.destroy(self);
         self.* = .{
+            .serial = serials.fetchAdd(1, .monotonic) + 1,
             .io = store.io,
             .store = store.*,
             .settings = settings,

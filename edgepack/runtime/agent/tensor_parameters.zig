@@ -17,9 +17,14 @@ pub const TensorParameters = struct {
     binary_bytes: ?u64 = null,
     binary: ?bool = null,
     region_buffer: [max_region_name]u8 = undefined,
-    region: ?[]const u8 = null,
+    region_len: ?usize = null,
     region_bytes: u64 = 0,
     region_offset: u64 = 0,
+
+    /// The name of the region, where there is one.
+    pub fn region(self: *const TensorParameters) ?[]const u8 {
+        return self.region_buffer[0 .. self.region_len orelse return null];
+    }
 
     const Field = enum { binary_data_size, binary_data, classification, shared_memory_region, shared_memory_byte_size, shared_memory_offset };
 
@@ -34,7 +39,7 @@ pub const TensorParameters = struct {
             }) {
                 .binary_data_size => self.binary_bytes = try json_fields.size(tokens, "binary_data_size", problem),
                 .binary_data => self.binary = try json_fields.boolean(tokens, "binary_data", problem),
-                .shared_memory_region => self.region = try json_fields.string(tokens, "shared_memory_region", &self.region_buffer, problem),
+                .shared_memory_region => self.region_len = (try json_fields.string(tokens, "shared_memory_region", &self.region_buffer, problem)).len,
                 .shared_memory_byte_size => self.region_bytes = try json_fields.size(tokens, "shared_memory_byte_size", problem),
                 .shared_memory_offset => self.region_offset = try json_fields.size(tokens, "shared_memory_offset", problem),
                 .classification => return problem.because(.bad_request, "classification is not supported", .{}),

@@ -9,6 +9,7 @@ const Context = @import("context.zig").Context;
 const Target = @import("context.zig").Target;
 const ModelInfo = agent.model_info.ModelInfo;
 const Problem = agent.problem.Problem;
+const RepeatedRequest = agent.repeated_request.RepeatedRequest;
 const Route = agent.route.Route;
 
 const max_idle_body = 64 << 10;
@@ -74,6 +75,7 @@ fn connection(context: *Context, input: []const u8) bool {
     var read_buffer: [16 << 10]u8 = undefined;
     var trickle: Trickle = .init(context, input, &read_buffer);
     var taken = false;
+    var last: RepeatedRequest = .{};
     for (0..16) |_| {
         const bytes = agent.http.receiveHead(&trickle.reader) catch return taken;
         const head = agent.http.Head.parse(bytes) catch return taken;
@@ -81,13 +83,13 @@ fn connection(context: *Context, input: []const u8) bool {
         var path_buffer: [512]u8 = undefined;
         if (head.path.len > path_buffer.len) return taken;
         @memcpy(path_buffer[0..head.path.len], head.path);
-        if (!request(context, &head, path_buffer[0..head.path.len], &trickle.reader, &taken)) return taken;
+        if (!request(context, &head, path_buffer[0..head.path.len], &trickle.reader, &last, &taken)) return taken;
     }
     return taken;
 }
 
 /// Whether another request can follow.
-fn request(context: *Context, head: *const agent.http.Head, where: []const u8, reader: *Io.Reader, taken: *bool) bool {
+fn request(context: *Context, head: *const agent.http.Head, where: []const u8, reader: *Io.Reader, last: *RepeatedRequest, taken: *bool) bool {
     const route = Route.parse(where);
     const info = modelOf(context, route);
     const limit = if (route != null and route.? == .infer) agent.infer_request.maxBytes(info) else max_idle_body;
@@ -100,6 +102,7 @@ fn request(context: *Context, head: *const agent.http.Head, where: []const u8, r
             .json_bytes = head.json_length,
             .total_bytes = if (head.chunked) null else head.content_length orelse 0,
             .regions = access(context),
+            .last = last.of(@intFromPtr(info)),
         })) {
             taken.* = true;
         },
@@ -174,12 +177,33 @@ fn inferAlone(context: *Context, input: []const u8) bool {
     const info = for (context.models) |*each| {
         if (std.mem.find(u8, input, each.inputs[each.inputs.len - 1].name) != null and random.uintLessThan(u8, 8) > 0) break each;
     } else &context.models[random.uintLessThan(usize, context.models.len)];
-    return infer(context, info, .{
+    var last: RepeatedRequest = .{};
+    var source: agent.infer_request.Source = .{
         .body = &trickle.reader,
         .json_bytes = json_bytes,
         .total_bytes = if (random.boolean()) input.len else null,
         .regions = if (random.uintLessThan(u8, 8) == 0) null else access(context),
-    });
+        .last = if (random.uintLessThan(u8, 8) == 0) null else &last,
+    };
+    if (!infer(context, info, source)) return false;
+    if (last.state != .kept) return true;
+    var again: Trickle = .init(context, input, &read_buffer);
+    source.body = &again.reader;
+    repeat(context, info, source);
+    return true;
+}
+
+var staging_before: [staging.len]u8 = undefined;
+
+/// A request whose meaning was kept is taken again, with the same inputs unless the first one's outputs
+/// changed them, or made them no BOOL, in shared memory.
+fn repeat(context: *Context, info: *const ModelInfo, source: agent.infer_request.Source) void {
+    const inputs_bytes = info.outputs[0].offset;
+    @memcpy(staging_before[0..inputs_bytes], staging[0..inputs_bytes]);
+    const taken = infer(context, info, source);
+    if (source.regions != null) return;
+    if (!taken) @panic("a request is not taken a second time");
+    if (!std.mem.eql(u8, staging_before[0..inputs_bytes], staging[0..inputs_bytes])) @panic("a request means something else the second time");
 }
 
 fn control(context: *Context, route: Route, body: *Io.Reader) bool {
