@@ -8,8 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from edgepack.trust import PrivateKey
-from tests.native.device_store import Device, write
+from tests.native.device_store import Device
+
+pytestmark = pytest.mark.also_on("aarch64")
 
 REFUSAL = b'{"error":"the worker of demo does not start"}'
 
@@ -33,7 +37,7 @@ def server(device: Device, *statuses: int) -> Iterator[list[str]]:
                 head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n\r\n"
                 connection.sendall(head.encode() + body)
 
-    thread = threading.Thread(target=answer)
+    thread = threading.Thread(target=answer, daemon=True)
     thread.start()
     try:
         yield requests
@@ -45,12 +49,12 @@ def server(device: Device, *statuses: int) -> Iterator[list[str]]:
 
 
 def test_a_running_server_is_told_of_every_switch(
-    tmp_path: Path, device: Device, worker: bytes, key: PrivateKey
+    tmp_path: Path, device: Device, key: PrivateKey
 ) -> None:
     load = "POST /v2/repository/models/demo/load HTTP/1.0"
     with server(device, 200, 200, 200, 404, 200) as requests:
         for version in ("1.0.0", "2.0.0"):
-            write(tmp_path / "a.epk", key, version=version, worker=worker)
+            device.write(tmp_path / "a.epk", key, version=version)
             device.installed("install", tmp_path / "a.epk")
         device.installed("rollback")
         # A server of an older agent, which tells no status, serves all the same.
@@ -63,12 +67,12 @@ def test_a_running_server_is_told_of_every_switch(
 
 
 def test_where_the_server_cannot_load_it_the_old_version_comes_back(
-    tmp_path: Path, device: Device, worker: bytes, key: PrivateKey
+    tmp_path: Path, device: Device, key: PrivateKey
 ) -> None:
-    write(tmp_path / "1.epk", key, version="1.0.0", worker=worker)
+    device.write(tmp_path / "1.epk", key, version="1.0.0")
     device.installed("install", tmp_path / "1.epk")
     before = device.contents()
-    write(tmp_path / "2.epk", key, version="2.0.0", worker=worker)
+    device.write(tmp_path / "2.epk", key, version="2.0.0")
     with server(device, 503, 200) as requests:
         answer = device.run("install", tmp_path / "2.epk")
     assert answer.refused == (10, "worker")
@@ -79,9 +83,9 @@ def test_where_the_server_cannot_load_it_the_old_version_comes_back(
 
 
 def test_where_the_server_cannot_load_the_first_version_nothing_is_installed(
-    tmp_path: Path, device: Device, worker: bytes, key: PrivateKey
+    tmp_path: Path, device: Device, key: PrivateKey
 ) -> None:
-    write(tmp_path / "1.epk", key, version="1.0.0", worker=worker)
+    device.write(tmp_path / "1.epk", key, version="1.0.0")
     with server(device, 500, 404):
         assert device.run("install", tmp_path / "1.epk").refused == (10, "worker")
     assert device.contents() == {}
@@ -89,12 +93,12 @@ def test_where_the_server_cannot_load_the_first_version_nothing_is_installed(
 
 
 def test_a_socket_that_nobody_listens_on_is_no_obstacle(
-    tmp_path: Path, device: Device, worker: bytes, key: PrivateKey
+    tmp_path: Path, device: Device, key: PrivateKey
 ) -> None:
     (device.root / "run").mkdir()
     left = socket.socket(socket.AF_UNIX)
     left.bind(str(device.root / "run" / "agent.sock"))
     left.close()
-    write(tmp_path / "1.epk", key, version="1.0.0", worker=worker)
+    device.write(tmp_path / "1.epk", key, version="1.0.0")
     assert device.installed("install", tmp_path / "1.epk")["changed"] is True
     assert device.installed("status")["serving"] is False

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from edgepack.trust import PrivateKey
-from tests.native.device_store import Device, publish, write
+from tests.native.device_store import Device, publish
+
+pytestmark = pytest.mark.also_on("aarch64")
 
 
 class _Quiet(SimpleHTTPRequestHandler):
@@ -35,9 +37,9 @@ def served(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
 
 
 @pytest.fixture
-def place(tmp_path: Path, worker: bytes, key: PrivateKey) -> Path:
+def place(tmp_path: Path, device: Device, key: PrivateKey) -> Path:
     """Version 1.0.0 as a channel publishes it."""
-    return publish(write(tmp_path / "1.epk", key, version="1.0.0", worker=worker), tmp_path / "web")
+    return publish(device.write(tmp_path / "1.epk", key, version="1.0.0"), tmp_path / "web")
 
 
 @pytest.fixture(params=["directory", "http", "prefix", "name"])
@@ -52,23 +54,23 @@ def source(request: pytest.FixtureRequest, place: Path, tmp_path: Path) -> Itera
 
 
 def test_what_is_published_is_pulled_and_then_what_is_newer(
-    tmp_path: Path, source: str, place: Path, device: Device, worker: bytes, key: PrivateKey
+    tmp_path: Path, source: str, place: Path, device: Device, key: PrivateKey
 ) -> None:
     first = {"ok": True, "model": "demo", "version": "1.0.0", "previous": None, "changed": True}
     assert device.installed("pull", source, "demo") == {"ok": True, "models": [first]}
     assert device.installed("pull", source)["models"] == [first | {"changed": False}]
-    publish(write(tmp_path / "2.epk", key, version="1.1.0", worker=worker), place)
+    publish(device.write(tmp_path / "2.epk", key, version="1.1.0"), place)
     second = first | {"version": "1.1.0", "previous": "1.0.0"}
     assert device.installed("pull", source)["models"] == [second]
     device.assert_consistent()
 
 
 def test_a_version_that_was_rolled_back_from_comes_again_only_to_who_names_it(
-    tmp_path: Path, device: Device, worker: bytes, key: PrivateKey
+    tmp_path: Path, device: Device, key: PrivateKey
 ) -> None:
     place = tmp_path / "place"
     for version in ("1.0.0", "2.0.0"):
-        publish(write(tmp_path / f"{version}.epk", key, version=version, worker=worker), place)
+        publish(device.write(tmp_path / f"{version}.epk", key, version=version), place)
         device.installed("pull", place, "demo")
     device.installed("rollback")
     (unasked,) = device.installed("pull", place)["models"]
@@ -76,7 +78,7 @@ def test_a_version_that_was_rolled_back_from_comes_again_only_to_who_names_it(
     device.assert_consistent()
     assert device.installed("pull", place, "demo")["models"][0]["version"] == "2.0.0"
     device.installed("rollback")
-    publish(write(tmp_path / "3.epk", key, version="3.0.0", worker=worker), place)
+    publish(device.write(tmp_path / "3.epk", key, version="3.0.0"), place)
     assert device.installed("pull", place)["models"][0]["version"] == "3.0.0"
 
 
@@ -93,10 +95,10 @@ def test_a_directory_is_pulled_whole_and_other_devices_models_are_left(
 
 
 def test_an_older_pointer_is_refused(
-    tmp_path: Path, source: str, place: Path, device: Device, worker: bytes, key: PrivateKey
+    tmp_path: Path, source: str, place: Path, device: Device, key: PrivateKey
 ) -> None:
     old = (place / "models/demo.json").read_bytes()
-    publish(write(tmp_path / "2.epk", key, version="1.1.0", worker=worker), place)
+    publish(device.write(tmp_path / "2.epk", key, version="1.1.0"), place)
     device.installed("pull", source, "demo")
     (place / "models/demo.json").write_bytes(old)
     assert device.run("pull", source, "demo").refused == (8, "version")
