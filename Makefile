@@ -34,10 +34,11 @@ demo: $(VENV)/.demo
 	@tools/debian-packages $(DEMO_PACKAGES)
 	@$(BIN)/python -m examples.demo
 
-# PYTEST='-k name' chooses tests.
+# On every core, a file's tests on one of them; long files first, as they are collected.
+# PYTEST='-k name' chooses tests; PYTEST='-n 0 -k name' runs them here, one by one.
 test: $(VENV)/.dev
 	@tools/debian-packages $(TEST_PACKAGES)
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 # FUZZ='--seed 7 --iterations 100000 --target http' chooses; a crash says which numbers bring it back.
 fuzz: $(VENV)/.dev

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -43,15 +44,18 @@ def test_help_imports_nothing_heavy(command: list[str]) -> None:
     assert done.stderr.strip() == "[]"
 
 
-def test_help_starts_in_under_400_ms() -> None:
+def test_help_takes_less_than_400_ms_of_a_processor() -> None:
+    """Of its time, not of a clock's: others may be busy on this machine."""
+
     def start() -> float:
-        begin = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(
             [sys.executable, "-m", "edgepack", "--help"], capture_output=True, check=True
         )
-        return time.perf_counter() - begin
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    assert any(start() < 0.4 for _ in range(20))  # others may be busy on this machine
+    assert any(start() < 0.4 for _ in range(10))
 
 
 def test_without_arguments_it_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
