@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgepack.compiler import (
+    attention,
     bounds,
     concat,
     constants,
@@ -56,7 +57,8 @@ def lower(module: IRModule, target: Target) -> IRModule:
     transform = relax.transform
     try:
         module = transform.FoldConstant()(constants.fold(module))
-        module = layout.to_channels_last(patterns.recognise(module))
+        module = attention.in_blocks(patterns.recognise(module), target)
+        module = layout.to_channels_last(module)
         module = transform.FoldConstant()(constants.fold(module))
         fusion = {"relax.FuseOps.max_depth": _MOST_FUSED}
         with llvm_target(target), tvm.transform.PassContext(config=fusion):

@@ -19,7 +19,7 @@ Pattern = Callable[["Graph", Any], Any]
 def rewritten(module: IRModule, patterns: Sequence[Pattern]) -> IRModule:
     """``module`` with the calls of ``main`` replaced by ``patterns``, and the dead ones removed."""
     bindings = bindings_of(module["main"])
-    if not all(_is_plain(binding) for binding in bindings):
+    if not all(is_plain(binding) for binding in bindings):
         return module
 
     def emit(builder: Any, main: Any) -> Any:
@@ -86,9 +86,10 @@ class Graph:
         """``call`` with the type of its result, which a call has only once it is normalised."""
         return self._builder.normalize(call)
 
-    def add(self, binding: Any) -> None:
-        """Emit one binding of the old ``main``."""
-        self._renamed[binding.var] = self.emit(self.renamed(binding.value))
+    def add(self, binding: Any, instead: Any = None) -> None:
+        """Emit one binding of the old ``main``, or ``instead`` of its value."""
+        value = self.renamed(binding.value) if instead is None else instead
+        self._renamed[binding.var] = self.emit(value)
 
     def renamed(self, expression: Any) -> Any:
         """An expression of the old ``main`` in terms of the new one's variables."""
@@ -138,7 +139,8 @@ class Graph:
         return next((made for made in attempts if made is not None), None)
 
 
-def _is_plain(binding: Any) -> bool:
+def is_plain(binding: Any) -> bool:
+    """Whether Graph.add() can emit it."""
     from tvm import ir, relax
 
     plain = (ir.Call, ir.Tuple, ir.TupleGetItem, ir.Var, ir.GenericConst, relax.ShapeExpr)
