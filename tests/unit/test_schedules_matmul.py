@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto
 
+from edgepack.compiler import schedules
+from edgepack.targets import load_target
 from tests import kernels, networks
 from tests.kernels import integers, weights
 from tests.networks import node
@@ -49,6 +52,12 @@ BATCHED: list[tuple[Shape, Shape]] = [
     ((5,), (5, 11)),
     ((5,), (2, 3, 5, 11)),
 ]
+FAR_APART: list[tuple[Shape, Shape]] = [
+    ((40, 30), (30, 1024)),
+    ((3, 33, 40), (3, 40, 512)),
+    ((2, 5, 25, 70), (2, 1, 70, 512)),
+    ((2, 24, 300), (2, 300, 256 + 128)),
+]
 SUMS: list[tuple[Shape, Shape]] = [
     ((13, 7), (7, 1)),
     ((7, 5), (5,)),
@@ -73,6 +82,35 @@ def test_product_of_matrices(size: tuple[int, int, int], profile: str, constant:
 def test_product_of_batches(shapes: tuple[Shape, Shape], constant: bool) -> None:
     network = product(*shapes, constant=constant)
     kernels.check(network, kernels.PROFILES[-1], rule="matmul")
+
+
+@pytest.mark.parametrize("profile", kernels.EXTREMES)
+@pytest.mark.parametrize("shapes", FAR_APART, ids=str)
+def test_panels_whose_rows_share_a_few_sets_of_the_cache_are_copied(
+    shapes: tuple[Shape, Shape], profile: str
+) -> None:
+    network = product(*shapes, constant=False)
+    compiled, _ = kernels.check(network, profile, rule="matmul")
+    depth = shapes[1][-2]
+    assert depth * 4 <= compiled.plan.arena_bytes < 4 * depth * 200  # a panel of B
+
+
+def test_panels_are_copied_for_each_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedules, "_SHARED_OPERATIONS", 0)  # small kernels too
+    target = replace(load_target(kernels.PROFILES[-1]), cores=4)
+    for shapes in FAR_APART:
+        compiled = kernels.compile_network(product(*shapes, constant=False), target)
+        inputs = kernels.random_inputs(compiled.imported, 3)
+        alone = kernels.run(compiled, inputs)
+        with kernels.threads(3):
+            together = kernels.run(compiled, inputs)
+        assert [a.tobytes() for a in alone] == [b.tobytes() for b in together]
+
+
+def test_a_panel_that_stays_in_the_cache_or_serves_few_rows_is_not_copied() -> None:
+    for shapes in (((40, 30), (30, 1000)), ((8, 30), (30, 1024)), ((40, 5), (5, 1024))):
+        compiled, _ = kernels.check(product(*shapes, constant=False), kernels.PROFILES[-1])
+        assert compiled.plan.arena_bytes == 0
 
 
 @pytest.mark.parametrize("shapes", SUMS, ids=str)

@@ -214,7 +214,7 @@ def segmented(
     if outer_total >= 4 * tasks:
         return parallel(
             outer_total,
-            lambda task: _choose(
+            lambda task: choose(
                 outer,
                 task,
                 lambda o, i: one_by_one(inner, partial(body, o, i)),
@@ -226,17 +226,17 @@ def segmented(
 
         first = tirx.FloorDiv(task, index(inner_total))
         second = tirx.FloorMod(task, index(inner_total))
-        return _choose(
+        return choose(
             outer,
             first,
-            lambda o, i: _choose(inner, second, partial(body, o, i)),
+            lambda o, i: choose(inner, second, partial(body, o, i)),
         )
 
     return parallel(outer_total * inner_total, shared)
 
 
-def _choose(segments: Segments, position: Any, body: Callable[[Any, Any], Any]) -> Any:
-    """The body of the segment in which ``position`` lies."""
+def choose(segments: Segments, position: Any, body: Callable[[Any, Any], Any]) -> Any:
+    """The body of the segment in which ``position`` lies, with what is left of it."""
     from tvm import tirx
 
     (kind, count), *others = segments
@@ -245,5 +245,5 @@ def _choose(segments: Segments, position: Any, body: Callable[[Any, Any], Any]) 
     return tirx.IfThenElse(
         position < index(count),
         sequence(body(kind, position)),
-        _choose(others, position - index(count), body),
+        choose(others, position - index(count), body),
     )

@@ -6,24 +6,26 @@
 The outer loop is over whichever operand is read again less: with panels outside, A is read once a
 panel and B once in all; with row tiles outside, the other way round. What fits half of the second
 cache level is taken as free to read again. A constant B is packed panel by panel at compile time,
-[panel][k][lane], so that the inner loop reads it in order. With one row (M = 1) the tile is one
-column of up to eight vectors, which keeps as many sums going as the latency needs.
+[panel][k][lane], so that the inner loop reads it in order; of another B whose rows lie so far apart that
+they drive one another out of the first cache, each panel is copied so before its row tiles. With one
+row (M = 1) the tile is one column of up to eight vectors, which keeps as many sums going as the latency
+needs.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from edgepack.compiler.operators import TRANSPOSED
 from edgepack.compiler.schedules import emit
-from edgepack.compiler.schedules.axes import Walk, merge, steps_along, walk_of
-from edgepack.compiler.schedules.expressions import flat_index, index, rebuild, same, uses
+from edgepack.compiler.schedules.axes import steps_along
+from edgepack.compiler.schedules.expressions import flat_index, index
 from edgepack.compiler.schedules.groups import is_product
 from edgepack.compiler.schedules.nest import Nest, Packing, Request
-from edgepack.compiler.schedules.panels import PackedPanels
+from edgepack.compiler.schedules.panels import CopiedPanel, PackedPanels
+from edgepack.compiler.schedules.product import Product, element_of, product_of
 from edgepack.compiler.schedules.register_tile import (
     Panel,
     best_vectors,
@@ -32,24 +34,9 @@ from edgepack.compiler.schedules.register_tile import (
 )
 from edgepack.compiler.schedules.stages import shape_of
 from edgepack.compiler.schedules.tile_body import Tile
-from edgepack.compiler.schedules.values import Values
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Product:
-    """C[batch..., m, n] += A[batch..., m, k...] * B[batch..., k..., n], by positions of main's axes."""
-
-    a: Any
-    b: Any
-    rows: tuple[int, ...]
-    """The axes that make m: only A has them, and every access walks them as one."""
-    columns: int
-    """The axis n, which only B has."""
-    batch: tuple[int, ...]
-    constant: bool
-    """B is a constant and has no batch axes."""
-    step: int
-    """Elements of A from one row to the next; 0 where that is no fixed number."""
+_LEAST_ROWS_FOR_A_COPY = 24
+"""Of A: with fewer, the copy of a panel costs more than a tenth of the product."""
 
 
 def schedule(request: Request) -> Nest | None:
@@ -62,7 +49,7 @@ def schedule(request: Request) -> Nest | None:
         or str(main.buffer.dtype) != "float32"
     ):
         return None
-    product = _product(request)
+    product = product_of(request)
     if product is None:
         return None
     rows = math.prod(main.shape[axis] for axis in product.rows)
@@ -72,110 +59,12 @@ def schedule(request: Request) -> Nest | None:
     vectors = best_vectors(rows, 1, width, depth, request.lanes, registers)
     panels = make_panels(width, vectors, request.lanes, padded=product.constant)
     writer = _Writer(request, product, panels)
-    return Nest(rule="matmul", statements=writer.nest(rows, depth), packings=tuple(writer.packings))
-
-
-def _product(request: Request) -> Product | None:
-    from tvm import ir
-
-    main = request.group.main
-    assert main is not None
-    first, second = main.value.b.a, main.value.b.b
-    axes = [variable for variable, _ in main.axes]
-    extents, fixed = main.shape, len(request.prefix)
-    last = max((a for a, extent in enumerate(extents) if extent > 1), default=len(extents) - 1)
-    if last < fixed:
-        return None
-    for a, b in ((first, second), (second, first)):
-        if not isinstance(b, ir.TensorLoad):
-            continue
-        used_a, used_b = _used(request, a, axes), _used(request, b, axes)
-        if last in used_a or (last not in used_b and extents[last] > 1):
-            continue
-        constant = _is_constant(request, b) and not any(
-            extents[axis] > 1 for axis in used_b if axis != last
-        )
-        if not constant and not _contiguous(request, b, axes[last]) and extents[last] > 1:
-            continue
-        own = [x for x in range(fixed, last) if extents[x] > 1 and x not in used_b]
-        rows = _merged_rows(request, a, own)
-        batch = tuple(x for x in range(fixed, len(extents)) if x not in rows and x != last)
-        return Product(
-            a=a,
-            b=b,
-            rows=rows,
-            columns=last,
-            batch=batch,
-            constant=constant,
-            step=_row_step(request, a, rows),
-        )
-    return None
-
-
-def _merged_rows(request: Request, a: Any, own: Sequence[int]) -> tuple[int, ...]:
-    """The largest run of ``own`` axes that A, the epilogue and the store all walk as one."""
-    main, result = request.group.main, request.group.result
-    assert main is not None
-    variables = [variable for variable, _ in main.axes]
-    value = _scalar(request, a, {})
-    walks = [walk_of(value, request.memory.index(main.buffer, variables), variables)]
-    if result is not main:
-        places = [variable for variable, _ in result.axes]
-        values = Values(memory=request.memory, inlined=request.group.inlined, looking=True)
-        epilogue = values.of_stage(result, places)
-        walks.append(walk_of(epilogue, request.memory.index(result.buffer, places), places))
-    extents = [extent if axis in own else 1 for axis, extent in enumerate(main.shape)]
-    walk = Walk(
-        steps=tuple(access for walk in walks for access in walk.steps),
-        by_value=tuple(any(flags) for flags in zip(*(w.by_value for w in walks), strict=True)),
+    return Nest(
+        rule="matmul",
+        statements=writer.nest(rows, depth),
+        packings=tuple(writer.packings),
+        workspaces=tuple(writer.workspaces),
     )
-    runs_of_axes = merge(extents, walk)
-    best = max(
-        runs_of_axes,
-        key=lambda axes: (math.prod(extents[axis] for axis in axes), axes),
-        default=[],
-    )
-    return tuple(best)
-
-
-def _row_step(request: Request, a: Any, rows: tuple[int, ...]) -> int:
-    from tvm import ir
-
-    main = request.group.main
-    assert main is not None
-    value = _scalar(request, a, {})
-    if not rows or not isinstance(value, ir.TensorLoad):
-        return 0
-    (step,) = steps_along(value.indices[0], [main.axes[rows[-1]][0]])
-    return step or 0
-
-
-def _scalar(request: Request, operand: Any, axes: Mapping[Any, Any]) -> Any:
-    """An operand's element, its axes replaced."""
-    values = Values(memory=request.memory, inlined=request.group.inlined)
-    return rebuild(operand, axes, lambda buffer, at, _: values.at(buffer, at, True))
-
-
-def _used(request: Request, operand: Any, axes: Sequence[Any]) -> set[int]:
-    """The axes on which an operand depends."""
-    value = _scalar(request, operand, {})
-    return {position for position, axis in enumerate(axes) if uses(value, axis)}
-
-
-def _is_constant(request: Request, operand: Any) -> bool:
-    """Whether the operand is a constant parameter, indexed by plain axes."""
-    from tvm import tirx
-
-    return request.memory.kernel.is_constant(operand.source) and all(
-        isinstance(where, tirx.Var) or same(where, 0) for where in operand.indices
-    )
-
-
-def _contiguous(request: Request, operand: Any, axis: Any) -> bool:
-    from tvm import ir
-
-    value = _scalar(request, operand, {})
-    return isinstance(value, ir.TensorLoad) and steps_along(value.indices[0], [axis]) == (1,)
 
 
 class _Writer:
@@ -187,7 +76,9 @@ class _Writer:
         self.request, self.product, self.panels, self.main = request, product, panels, main
         self.depth = [extent for _, extent in main.reduced]
         self.packings: list[Packing] = []
+        self.workspaces: list[Any] = []
         self.weights: PackedPanels | None = None
+        self.copy: CopiedPanel | None = None
         if product.constant:
             self._pack()
 
@@ -211,15 +102,55 @@ class _Writer:
         count = sum(panel.count for panel in self.panels)
         panels_outside = a_bytes <= cache or a_bytes * count < b_bytes * max(1, rows // 8)
         tasks = self.request.tasks
+        if panels_outside and self._is_worth_a_copy(rows, depth):
+            return self._with_copies(batch, rows, count, depth, tasks)
         if tasks > 1 and math.prod(batch) >= 4 * tasks:
             return emit.grid(batch, lambda at: self._loops(at, rows, panels_outside, 1), tasks)
         return emit.grid(batch, lambda at: self._loops(at, rows, panels_outside, tasks), 1)
 
+    def _is_worth_a_copy(self, rows: int, depth: int) -> bool:
+        """Whether a panel's terms lie so far apart that they drive one another out of the first cache."""
+        if self.weights is not None or rows < _LEAST_ROWS_FOR_A_COPY or len(self.depth) != 1:
+            return False
+        position = self._position([index(0)] * len(self.product.batch), index(0), index(0))
+        (variable, _), *_ = self.main.reduced
+        value = self._operand(self.product.b, position, [variable])
+        (step,) = steps_along(value.indices[0], [variable])
+        return step is not None and depth > self.request.registers(step).rows
+
+    def _with_copies(self, batch: list[int], rows: int, count: int, depth: int, tasks: int) -> Any:
+        """Each panel of B is copied to where it lies as packed weights do, and serves all row tiles."""
+        self.copy = CopiedPanel(self.panels, self.depth, tasks)
+        self.workspaces.append(self.copy.buffer)
+        tiles = row_tiles(rows, self.request.registers(self.product.step).columns(self._widest()))
+        panels = [(panel, panel.count) for panel in self.panels]
+
+        def one(position: Any, slot: Any) -> Any:
+            *at, number = emit.position_of([*batch, count], position)
+            return emit.choose(panels, number, partial(panel_at, at, slot))
+
+        def panel_at(at: list[Any], slot: Any, panel: Panel, which: Any) -> list[Any]:
+            assert self.copy is not None
+            self.copy.slot = slot
+            first = index(panel.start) + which * index(panel.width)
+
+            def body(tile: tuple[int, int], tiles_before: Any) -> list[Any]:
+                columns, first = tile
+                row = index(first) + tiles_before * index(columns)
+                return self._tile(at, panel, columns, which, row)
+
+            made = self.copy.made(panel, partial(self._loaded, at, first))
+            return [made, *emit.one_by_one(tiles, body)]
+
+        return emit.shares(math.prod(batch) * count, tasks, one)
+
+    def _widest(self) -> int:
+        return max(len(panel.vectors) for panel in self.panels)
+
     def _loops(self, batch: list[Any], rows: int, panels_outside: bool, tasks: int) -> Any:
         registers = self.request.registers(self.product.step)
         panels = [(panel, panel.count) for panel in self.panels]
-        widest = max(len(panel.vectors) for panel in self.panels)
-        tiles = row_tiles(rows, registers.columns(widest))
+        tiles = row_tiles(rows, registers.columns(self._widest()))
 
         def body(panel: Panel, which: Any, tile: tuple[int, int], number: Any) -> list[Any]:
             columns, first = tile
@@ -262,7 +193,7 @@ class _Writer:
     def _operand(self, operand: Any, position: list[Any], reduced: list[Any]) -> Any:
         axes = {v: p for (v, _), p in zip(self.main.axes, position, strict=True)}
         axes |= {v: p for (v, _), p in zip(self.main.reduced, reduced, strict=True)}
-        return _scalar(self.request, operand, axes)
+        return element_of(self.request, operand, axes)
 
     def _a(self, batch: list[Any], row: Any, reduced: list[Any]) -> Any:
         return self._operand(self.product.a, self._position(batch, row, index(0)), reduced)
@@ -279,6 +210,14 @@ class _Writer:
     ) -> Any:
         if self.weights is not None:
             return self.weights.at(panel, which, flat_index(self.depth, reduced), offset, lanes)
+        if self.copy is not None:
+            return self.copy.at(panel, reduced, offset, lanes)
+        return self._loaded(batch, first, reduced, offset, lanes)
+
+    def _loaded(
+        self, batch: list[Any], first: Any, reduced: list[Any], offset: int, lanes: int
+    ) -> Any:
+        """B where it is."""
         position = self._position(batch, index(0), first + index(offset))
         scalar = self._operand(self.product.b, position, reduced)
         return emit.widened(scalar, lanes)
