@@ -108,8 +108,9 @@ def test_panels_are_copied_for_each_thread(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_panel_that_stays_in_the_cache_or_serves_few_rows_is_not_copied() -> None:
-    for shapes in (((40, 30), (30, 1000)), ((8, 30), (30, 1024)), ((40, 5), (5, 1024))):
-        compiled, _ = kernels.check(product(*shapes, constant=False), kernels.PROFILES[-1])
+    for rows, depth, columns in ((40, 30, 1000), (8, 30, 1024), (40, 5, 1024), (40, 200, 128)):
+        network = product((rows, depth), (depth, columns), constant=False)
+        compiled, _ = kernels.check(network, kernels.PROFILES[-1])
         assert compiled.plan.arena_bytes == 0
 
 

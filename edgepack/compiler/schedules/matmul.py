@@ -35,6 +35,8 @@ from edgepack.compiler.schedules.register_tile import (
 from edgepack.compiler.schedules.stages import shape_of
 from edgepack.compiler.schedules.tile_body import Tile
 
+_FAR_BYTES = 1024
+"""Of terms that are less apart, prefetchers bring the next ones in time."""
 _LEAST_ROWS_FOR_A_COPY = 24
 """Of A: with fewer, the copy of a panel costs more than a tenth of the product."""
 
@@ -109,14 +111,16 @@ class _Writer:
         return emit.grid(batch, lambda at: self._loops(at, rows, panels_outside, tasks), 1)
 
     def _is_worth_a_copy(self, rows: int, depth: int) -> bool:
-        """Whether a panel's terms lie so far apart that they drive one another out of the first cache."""
+        """Whether a panel's terms drive one another out of the first cache, and cannot be fetched early."""
         if self.weights is not None or rows < _LEAST_ROWS_FOR_A_COPY or len(self.depth) != 1:
             return False
         position = self._position([index(0)] * len(self.product.batch), index(0), index(0))
         (variable, _), *_ = self.main.reduced
         value = self._operand(self.product.b, position, [variable])
         (step,) = steps_along(value.indices[0], [variable])
-        return step is not None and depth > self.request.registers(step).rows
+        if step is None or 4 * step < _FAR_BYTES:
+            return False
+        return depth > self.request.registers(step).rows
 
     def _with_copies(self, batch: list[int], rows: int, count: int, depth: int, tasks: int) -> Any:
         """Each panel of B is copied to where it lies as packed weights do, and serves all row tiles."""
