@@ -104,7 +104,8 @@ class _Writer:
         count = sum(panel.count for panel in self.panels)
         panels_outside = a_bytes <= cache or a_bytes * count < b_bytes * max(1, rows // 8)
         tasks = self.request.tasks
-        if panels_outside and self._is_worth_a_copy(rows, depth):
+        enough = math.prod(batch) * count >= tasks  # for every thread
+        if panels_outside and enough and self._is_worth_a_copy(rows, depth):
             return self._with_copies(batch, rows, count, depth, tasks)
         if tasks > 1 and math.prod(batch) >= 4 * tasks:
             return emit.grid(batch, lambda at: self._loops(at, rows, panels_outside, 1), tasks)
