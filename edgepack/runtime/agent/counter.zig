@@ -31,7 +31,8 @@ const Locked = struct {
 
 test "a counter with a lock counts like one without" {
     var locked: Locked = .init(1 << 40);
-    var atomic: std.atomic.Value(u64) = .init(1 << 40);
-    try std.testing.expectEqual(atomic.fetchAdd(7, .monotonic), locked.fetchAdd(7, .monotonic));
-    try std.testing.expectEqual(atomic.load(.monotonic), locked.load(.monotonic));
+    var plain: Counter = .init(1 << 40);
+    try std.testing.expectEqual(plain.fetchAdd(7, .monotonic), locked.fetchAdd(7, .monotonic));
+    try std.testing.expectEqual(plain.load(.monotonic), locked.load(.monotonic));
+    try std.testing.expectEqual((1 << 40) + 7, locked.load(.monotonic));
 }

@@ -102,7 +102,7 @@ fn wholePages(bytes: usize) usize {
 const testing = std.testing;
 
 fn model(comptime nbytes: usize) ModelInfo {
-    const end = std.mem.alignForward(usize, nbytes, 64);
+    const end = comptime std.mem.alignForward(usize, nbytes, 64); // or the tensors would lie on our stack
     return .{
         .name = "m",
         .version = "1.0.0",
