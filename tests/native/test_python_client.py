@@ -29,6 +29,8 @@ from tests.native.fake_device import (
 )
 from tests.native.fake_protocol_server import fake_server
 
+pytestmark = pytest.mark.also_on("aarch64")
+
 FILE = Path(edgepack_client.__file__)
 OLD_PYTHONS = ["python3.7", "python3.8", "python3.9", "python3.10"]
 BINARY, SHARED = "binary_tensor_data", "system_shared_memory"

@@ -11,6 +11,8 @@ from tritonclient.utils import InferenceServerException
 
 from tests.native.fake_device import Device, FakeModel
 
+pytestmark = pytest.mark.also_on("aarch64")
+
 X = np.array([[0.5, 1], [2, -3]], np.float32)
 
 
