@@ -131,7 +131,7 @@ def is_right(model: int, x: list[float], answer: Answer) -> bool:
 def kind_of(status: int, text: dict[str, Any]) -> str:
     """What an answer counts as."""
     reason = str(text.get("error"))
-    if status == 500 and "signal 9" in reason:
+    if status in (500, 503) and "signal 9" in reason:  # in a run, or while it was started again
         return "killed"
     if status == 503 and "unloaded" in reason:
         return "unloaded"
