@@ -69,6 +69,7 @@ pub const RepeatedRequest = struct {
     }
 
     fn add(self: *RepeatedRequest, tensors: *Tensors, index: usize, parameters: *const TensorParameters) void {
+        if (self.state != .growing) return; // a request that is not to be kept leaves what is kept
         if (tensors.len == tensors.items.len) return self.forget();
         tensors.items[tensors.len] = .{ .index = @intCast(index), .parameters = parameters.* };
         tensors.len += 1;

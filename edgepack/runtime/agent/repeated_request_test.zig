@@ -14,6 +14,8 @@ const b_json = infer_request_test.b_json;
 const two = infer_request_test.two;
 const RepeatedRequest = @import("repeated_request.zig").RepeatedRequest;
 
+const blanks: *const [1024]u8 = &@splat(' ');
+
 /// What is kept of a connection's last request, and the problem of the last that was refused.
 const Client = struct {
     last: RepeatedRequest = .{},
@@ -40,10 +42,12 @@ test "a request that comes again means the same, whatever came between" {
     const turned = "{\"inputs\":[" ++ b_binary ++ "," ++ a_binary ++ "],\"outputs\":[{\"name\":\"z\"},{\"name\":\"y\",\"parameters\":{\"binary_data\":false}}],\"parameters\":{\"binary_data_output\":true}}";
     const with_id = "{\"id\":\"7\",\"inputs\":[" ++ a_binary ++ "," ++ b_binary ++ "]}";
     const captured = "{\"inputs\":[" ++ a_binary ++ "," ++ b_binary ++ "],\"parameters\":{\"capture\":true,\"capture_json\":{\"k\":1}}}";
+    const long = turned ++ blanks;
     const as_json = "{\"inputs\":[" ++ a_json ++ "," ++ b_json ++ "]}";
     const cases = [_]struct { json: []const u8, tensors: []const u8 = a_bytes ++ b_bytes, kept: bool }{
         .{ .json = in_order, .kept = true },
         .{ .json = turned, .tensors = b_bytes ++ a_bytes, .kept = true },
+        .{ .json = long, .tensors = b_bytes ++ a_bytes, .kept = false },
         .{ .json = with_id, .kept = false },
         .{ .json = captured, .kept = false },
         .{ .json = as_json, .tensors = "", .kept = false },
@@ -81,8 +85,7 @@ test "a request is the same only with the same header, data and model" {
 
 test "a request that is long, or for many outputs, is parsed each time" {
     var client: Client = .{};
-    const spaces: [1024]u8 = @splat(' ');
-    const long = "{\"inputs\":[" ++ a_binary ++ "," ++ b_binary ++ "]}" ++ &spaces;
+    const long = "{\"inputs\":[" ++ a_binary ++ "," ++ b_binary ++ "]}" ++ blanks;
     for (0..2) |_| try client.send(long, a_bytes ++ b_bytes, true);
     try testing.expect(!client.last.is(long, true));
     client.last.begin();
