@@ -204,6 +204,17 @@ def threads(count: int) -> Iterator[None]:
         configure(_EQUAL_CORES, 1)
 
 
+def check_threads(kernels: Kernels, *counts: int) -> None:
+    """As many threads as each of ``counts`` says give the same bytes as one, time and again."""
+    inputs = random_inputs(kernels.imported, 3)
+    with threads(1):
+        alone = [answer.tobytes() for answer in run(kernels, inputs)]
+    for count in counts:
+        with threads(count):
+            for _ in range(3):
+                assert [answer.tobytes() for answer in run(kernels, inputs)] == alone
+
+
 _EQUAL_CORES = 1
 """TVM's mode for threads that may run on any core."""
 

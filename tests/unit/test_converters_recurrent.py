@@ -194,13 +194,7 @@ def test_threads_give_the_same_bytes_as_one(batch: int, direction: str) -> None:
     _, module = kernels.lowered(network, load_target(BEST))
     assert "T.parallel" in module.script()
     compiled = kernels.compile_network(network, load_target(BEST))
-    inputs = kernels.random_inputs(compiled.imported, 1)
-    with kernels.threads(1):
-        alone = kernels.run(compiled, inputs)
-    for count in (2, 4):
-        with kernels.threads(count):
-            shared = kernels.run(compiled, inputs)
-            assert [y.tobytes() for y in shared] == [y.tobytes() for y in alone]
+    kernels.check_threads(compiled, 2, 4)
 
 
 def test_half_and_double_precision() -> None:

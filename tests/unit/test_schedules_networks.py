@@ -113,14 +113,7 @@ def test_threads_give_the_same_bytes_as_one(profile: str, monkeypatch: pytest.Mo
     rules = " ".join(made.rules_called)
     for rule in ("winograd", "depthwise", "transposed", "convolution", "matmul", "reduction"):
         assert rule in rules
-    inputs = kernels.random_inputs(made.imported, 5)
-    with kernels.threads(1):
-        (alone,) = kernels.run(made, inputs)
-    for count in (2, 4):
-        with kernels.threads(count):
-            for _ in range(3):
-                (shared,) = kernels.run(made, inputs)
-                assert shared.tobytes() == alone.tobytes()
+    kernels.check_threads(made, 2, 4)
 
 
 def test_a_profile_of_one_core_has_no_parallel_loop_and_gives_the_same_numbers() -> None:
