@@ -69,6 +69,11 @@ def schedule(request: Request) -> Nest | None:
     )
 
 
+def _first(panel: Panel, which: Any) -> Any:
+    """The column that panel ``which`` of its kind begins with."""
+    return index(panel.start) + which * index(panel.width)
+
+
 class _Writer:
     """Writes the loops of one product."""
 
@@ -125,45 +130,33 @@ class _Writer:
 
     def _with_copies(self, batch: list[int], rows: int, count: int, depth: int, tasks: int) -> Any:
         """Each panel of B is copied to where it lies as packed weights do, and serves all row tiles."""
-        self.copy = CopiedPanel(self.panels, self.depth, tasks)
-        self.workspaces.append(self.copy.buffer)
-        tiles = row_tiles(rows, self.request.registers(self.product.step).columns(self._widest()))
-        panels = [(panel, panel.count) for panel in self.panels]
+        room = CopiedPanel.room(self.panels, self.depth, tasks)
+        self.workspaces.append(room.buffer)
+        panels, tiles = self._segments(rows)
 
         def one(position: Any, slot: Any) -> Any:
             *at, number = emit.position_of([*batch, count], position)
-            return emit.choose(panels, number, partial(panel_at, at, slot))
+            return emit.choose(panels, number, partial(with_copy, at, room.of(slot)))
 
-        def panel_at(at: list[Any], slot: Any, panel: Panel, which: Any) -> list[Any]:
-            assert self.copy is not None
-            self.copy.slot = slot
-            first = index(panel.start) + which * index(panel.width)
-
-            def body(tile: tuple[int, int], tiles_before: Any) -> list[Any]:
-                columns, first = tile
-                row = index(first) + tiles_before * index(columns)
-                return self._tile(at, panel, columns, which, row)
-
-            made = self.copy.made(panel, partial(self._loaded, at, first))
-            return [made, *emit.one_by_one(tiles, body)]
+        def with_copy(at: list[Any], copy: CopiedPanel, panel: Panel, which: Any) -> list[Any]:
+            self.copy = copy
+            made = copy.made(panel, partial(self._loaded, at, _first(panel, which)))
+            return [made, *emit.one_by_one(tiles, partial(self._tile, at, panel, which))]
 
         return emit.shares(math.prod(batch) * count, tasks, one)
 
-    def _widest(self) -> int:
-        return max(len(panel.vectors) for panel in self.panels)
+    def _segments(self, rows: int) -> tuple[emit.Segments, emit.Segments]:
+        """The panels, and the row tiles."""
+        widest = max(len(panel.vectors) for panel in self.panels)
+        most = self.request.registers(self.product.step).columns(widest)
+        return [(panel, panel.count) for panel in self.panels], row_tiles(rows, most)
 
     def _loops(self, batch: list[Any], rows: int, panels_outside: bool, tasks: int) -> Any:
-        registers = self.request.registers(self.product.step)
-        panels = [(panel, panel.count) for panel in self.panels]
-        tiles = row_tiles(rows, registers.columns(self._widest()))
-
-        def body(panel: Panel, which: Any, tile: tuple[int, int], number: Any) -> list[Any]:
-            columns, first = tile
-            return self._tile(batch, panel, columns, which, index(first) + number * index(columns))
-
+        panels, tiles = self._segments(rows)
+        tile = partial(self._tile, batch)
         if panels_outside:
-            return emit.segmented(panels, tiles, body, tasks)
-        return emit.segmented(tiles, panels, lambda t, n, p, w: body(p, w, t, n), tasks)
+            return emit.segmented(panels, tiles, tile, tasks)
+        return emit.segmented(tiles, panels, lambda t, n, p, w: tile(p, w, t, n), tasks)
 
     def _position(self, batch: list[Any], row: Any, column: Any) -> list[Any]:
         found: list[Any] = [*self.request.prefix]
@@ -176,10 +169,13 @@ class _Writer:
         return found
 
     def _tile(
-        self, batch: list[Any], panel: Panel, columns: int, which: Any, row: Any
+        self, batch: list[Any], panel: Panel, which: Any, kind: tuple[int, int], number: Any
     ) -> list[Any]:
+        """Tile ``number`` of a ``kind`` of row_tiles(), in panel ``which`` of its kind."""
+        columns, before = kind
+        row = index(before) + number * index(columns)
         tile = Tile(self.request, columns, panel)
-        first = index(panel.start) + which * index(panel.width)
+        first = _first(panel, which)
 
         def term(reduced: list[Any]) -> list[Any]:
             return tile.accumulate(
@@ -216,7 +212,7 @@ class _Writer:
         if self.weights is not None:
             return self.weights.at(panel, which, flat_index(self.depth, reduced), offset, lanes)
         if self.copy is not None:
-            return self.copy.at(panel, reduced, offset, lanes)
+            return self.copy.at(reduced, offset, lanes)
         return self._loaded(batch, first, reduced, offset, lanes)
 
     def _loaded(

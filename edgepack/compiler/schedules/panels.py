@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgepack.compiler.schedules import emit
-from edgepack.compiler.schedules.expressions import flat_index, index
+from edgepack.compiler.schedules.expressions import index
 from edgepack.compiler.schedules.nest import Packing, Request
 from edgepack.compiler.schedules.register_tile import Panel
+from edgepack.compiler.schedules.values import Rows
 
 
 class PackedPanels:
@@ -64,18 +65,26 @@ class PackedPanels:
         return emit.load(self.buffer, emit.lanes_of(at, lanes))
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class CopiedPanel:
-    """[thread][term][lane]: the panel of a computed operand that each thread is at work on.
+    """The panel of a computed operand that a thread is at work on: [thread][terms...][lane]."""
 
-    ``depth`` are the extents of the terms. ``slot`` is the number of the thread, to be set first.
-    """
+    buffer: Any
+    rows: Rows
+    """The thread's place in it."""
 
-    def __init__(self, panels: Sequence[Panel], depth: Sequence[int], tasks: int) -> None:
-        widest = max(panel.width for panel in panels)
-        self.depth = list(depth)
-        self.stride = -(-math.prod(depth) * widest // _LINE) * _LINE
-        self.buffer = emit.registers(max(1, tasks) * self.stride, "float32", "panel")
-        self.slot: Any = index(0)
+    @classmethod
+    def room(cls, panels: Sequence[Panel], depth: Sequence[int], tasks: int) -> CopiedPanel:
+        """The first thread's, of room for all ``tasks``; ``depth`` are the extents of the terms."""
+        from tvm import tirx
+
+        extents = (*depth, max(panel.width for panel in panels))
+        rows = Rows(slot=index(0), slots=max(1, tasks), extents=extents)
+        return cls(buffer=tirx.decl_buffer((rows.elements,), "float32", "panel"), rows=rows)
+
+    def of(self, slot: Any) -> CopiedPanel:
+        """Another thread's."""
+        return replace(self, rows=replace(self.rows, slot=slot))
 
     def made(self, panel: Panel, load: Callable[[list[Any], int, int], Any]) -> Any:
         """The copy of a panel; ``load(term, offset, lanes)`` gives what is copied."""
@@ -84,22 +93,17 @@ class CopiedPanel:
             return [
                 emit.store(
                     self.buffer,
-                    self._place(panel, reduced, vector.offset, vector.lanes),
-                    load(reduced, vector.offset, vector.lanes),
+                    self._place(reduced, v.offset, v.lanes),
+                    load(reduced, v.offset, v.lanes),
                 )
-                for vector in panel.vectors
+                for v in panel.vectors
             ]
 
-        return emit.grid(self.depth, term, 1)
+        return emit.grid(self.rows.extents[:-1], term, 1)
 
-    def at(self, panel: Panel, reduced: list[Any], offset: int, lanes: int) -> Any:
+    def at(self, reduced: list[Any], offset: int, lanes: int) -> Any:
         """``lanes`` of a term, from lane ``offset`` of the panel on."""
-        return emit.load(self.buffer, self._place(panel, reduced, offset, lanes))
+        return emit.load(self.buffer, self._place(reduced, offset, lanes))
 
-    def _place(self, panel: Panel, reduced: list[Any], offset: int, lanes: int) -> Any:
-        term = flat_index(self.depth, reduced) * index(panel.width)
-        return emit.lanes_of(self.slot * index(self.stride) + term + index(offset), lanes)
-
-
-_LINE = 16
-"""Elements of four bytes in a cache line: no two threads' panels share one."""
+    def _place(self, reduced: list[Any], offset: int, lanes: int) -> Any:
+        return emit.lanes_of(self.rows.index([*reduced, index(offset)]), lanes)
