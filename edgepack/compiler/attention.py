@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgepack.compiler.graph import bindings_of, count_uses, emitted_anew
-from edgepack.compiler.patterns.graph import Graph, dtype_of, is_plain, shape_of
+from edgepack.compiler.patterns.graph import Graph, dtype_of, is_plain, operator_of, shape_of
 from edgepack.compiler.schedules.register_tile import split_evenly
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class _Blocks:
         whole = graph.renamed(operand)
         if len(shape) < -self.axis or shape[self.axis] == 1:
             return whole
-        if self.axis == -2 and position == 1 and _name(step.call) == "matmul":
+        if self.axis == -2 and position == 1 and operator_of(step.call) == "matmul":
             return whole  # its rows are other ones
         axis = len(shape) + self.axis
         return graph.emit(relax.op.strided_slice(whole, [axis], [start], [stop]))
@@ -124,20 +124,12 @@ def in_blocks(module: IRModule, target: Target) -> IRModule:
     return emitted_anew(module, emit)
 
 
-def _name(value: Any) -> str:
-    """The operator of a call; empty for all else."""
-    from tvm import ir
-
-    is_operator = isinstance(value, ir.Call) and isinstance(value.op, ir.Op)
-    return value.op.name.removeprefix("relax.") if is_operator else ""
-
-
 def _steps(value: Any, definitions: dict[Any, Any], uses: dict[Any, int]) -> list[_Step] | None:
     """From the product of queries and keys to ``value``, the product with the values."""
-    if _name(value) != "matmul" or dtype_of(value) != "float32":
+    if operator_of(value) != "matmul" or dtype_of(value) != "float32":
         return None
     chain = _chain(value.args[0], definitions, uses, _MOST_STEPS)
-    if chain is None or sum(_name(step.call) == "nn.softmax" for step in chain) != 1:
+    if chain is None or sum(operator_of(step.call) == "nn.softmax" for step in chain) != 1:
         return None
     steps = [*chain, _Step(call=value, chained=0)]
     scores = shape_of(steps[0].call) or ()
@@ -153,7 +145,7 @@ def _chain(
 ) -> list[_Step] | None:
     """The steps that make ``expression``, none of which anything else reads."""
     call: Any = definitions.get(expression)
-    name = _name(call)
+    name = operator_of(call)
     if uses.get(expression) != 1 or most == 0 or dtype_of(expression) != "float32":
         return None
     if name == "matmul":

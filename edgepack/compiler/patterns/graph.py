@@ -55,6 +55,14 @@ def dtype_of(expression: Any) -> str:
     return str(getattr(expression.ty, "dtype", ""))
 
 
+def operator_of(expression: Any) -> str:
+    """The operator that a call calls, without "relax."; empty for what is no such call."""
+    from tvm import ir
+
+    is_call = isinstance(expression, ir.Call) and isinstance(expression.op, ir.Op)
+    return expression.op.name.removeprefix("relax.") if is_call else ""
+
+
 class Graph:
     """The new ``main`` so far."""
 
@@ -113,9 +121,7 @@ class Graph:
         found = expression
         if isinstance(expression, ir.Var):
             found = self._definitions.get(expression)
-        if not isinstance(found, ir.Call) or not isinstance(found.op, ir.Op):
-            return None
-        return found if found.op.name.removeprefix("relax.") in names else None
+        return found if operator_of(found) in names else None
 
     def operands(self, expression: Any, name: str) -> tuple[Any, Any] | None:
         """Both operands of the ``name`` call that computes ``expression``."""
