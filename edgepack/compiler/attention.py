@@ -6,8 +6,8 @@
 Between the two products lie rows times keys numbers for every head, which are written and read twice:
 for 1024 tokens and two heads 8 MB, of which a block is kept in the cache, and only a block in the
 arena. Blocks are of heads (or whatever batch axis has enough of them), where all operands are cut, and
-else of rows, where the queries are. The kernels are the same for every block of a size, and each writes
-its part of the result (concat.py).
+else of rows, where the queries are. The kernels are the same for every block of a size; each writes its
+part of the result (concat.py), unless joining them became part of another kernel.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _LEAST_ROWS = 16
 """Of a block: with fewer, the products' tiles are too small."""
 _MOST_BLOCKS = 64
+"""Of one attention; what else there would be of blocks makes them larger."""
 _MOST_STEPS = 16
 """Operators between the two products."""
 _POINTWISE = frozenset(
@@ -176,8 +177,9 @@ def _blocks(steps: Sequence[_Step], target: Target) -> _Blocks | None:
             if shape[axis] >= least and _has_axis(steps, axis, shape[axis]):
                 return _cut_evenly(steps, axis, shape[axis], shape[axis] // least)
     rows = shape[-2]
-    most = max(_LEAST_ROWS, rows // least)
-    return _cut_evenly(steps, -2, rows, most) if rows >= 2 * _LEAST_ROWS else None
+    if rows < 2 * _LEAST_ROWS:
+        return None
+    return _cut_evenly(steps, -2, rows, max(_LEAST_ROWS, rows // least))
 
 
 def _has_axis(steps: Sequence[_Step], axis: int, extent: int) -> bool:
@@ -190,4 +192,5 @@ def _has_axis(steps: Sequence[_Step], axis: int, extent: int) -> bool:
 
 
 def _cut_evenly(steps: Sequence[_Step], axis: int, extent: int, most: int) -> _Blocks:
+    most = max(most, -(-extent // _MOST_BLOCKS))
     return _Blocks(steps=tuple(steps), axis=axis, sizes=tuple(split_evenly(extent, most)))

@@ -63,6 +63,7 @@ BIAS = kernels.weights(6, ROWS, KEYS)
         (network([1, 6], SCALED, SCALE | {"mask": BIAS[None]}), 22, [(1, 2)] * 3),
         (network([1, 6], SCALED, SCALE | {"mask": CAUSAL}), 22, [(1, 2)] * 3),
         (network([1, 6], CHOSEN, LOW, masks={"m": [1, 1, ROWS, KEYS]}), 22, [(1, 2)] * 3),
+        (network([100], PLAIN), 4, [(2,)] * 50),  # not a hundred blocks, though one head fills it
         (network([2, 2], PLAIN), 14, ROWWISE),
         (network([2, 2], SCALED, SCALE | {"mask": CAUSAL}), 14, ROWWISE),
         (network([2, 2], SCALED, SCALE | {"mask": BIAS[:2, :1]}), 14, ROWWISE),
