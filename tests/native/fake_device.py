@@ -353,10 +353,10 @@ class Device:
             return received
 
     def workers(self) -> list[int]:
-        """Process ids of the agent's children that are alive."""
+        """Process ids of the agent's children that are alive, whichever of its threads began them."""
         assert self.server is not None
-        found = Path(f"/proc/{self.server.pid}/task").glob("*/children")
-        return [int(pid) for listing in found for pid in listing.read_text().split()]
+        pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+        return [pid for pid in pids if stat_of(pid)[1:2] == [str(self.server.pid)]]
 
 
 @contextmanager
@@ -380,12 +380,19 @@ def values(answer: dict[str, Any]) -> dict[str, list[Any]]:
     return {output["name"]: output["data"] for output in answer["outputs"]}
 
 
+def stat_of(pid: int) -> list[str]:
+    """A process's state, its parent, and what else follows its name in proc(5)'s stat; empty where
+    there is no such process.
+    """
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
 def state_of(pid: int) -> str:
     """A process's state as ps shows it; X where there is none."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return "X"
+    return (stat_of(pid) or ["X"])[0]
 
 
 def has_ended(pid: int) -> bool:
