@@ -97,13 +97,13 @@ fn request(context: *Context, head: *const agent.http.Head, where: []const u8, r
     var body: agent.http.Body = .init(reader, head.*, limit, &body_buffer);
     if (body.remaining > limit) return false;
     if (agent.observing.Path.parse(where) == null) if (route) |it| switch (it) {
-        .infer => if (infer(context, info, .{
+        .infer => if (infer(info, .{
             .body = &body.interface,
             .json_bytes = head.json_length,
             .total_bytes = if (head.chunked) null else head.content_length orelse 0,
             .regions = access(context),
             .last = last.of(@intFromPtr(info)),
-        })) {
+        }, context.random.int(u64)).taken) {
             taken.* = true;
         },
         .index, .load, .unload, .register => if (control(context, it, &body.interface)) {
@@ -128,9 +128,13 @@ fn access(context: *Context) agent.shared_memory.Access {
 var staging: [64 << 10]u8 align(64) = undefined;
 var spare_memory: [256 << 10]u8 = undefined;
 
-/// Reads the request and answers it. What lies between the tensors must stay as it is, and nothing may
-/// stay allocated.
-fn infer(context: *Context, info: *const ModelInfo, source: agent.infer_request.Source) bool {
+/// What became of a request: whether it was taken, and a hash of its inputs and its answer, or of what was
+/// wrong with it.
+const Outcome = struct { taken: bool, hash: u64 };
+
+/// Reads the request and answers it, with outputs that follow from `outputs_seed`. What lies between the
+/// tensors must stay as it is, and nothing may stay allocated.
+fn infer(info: *const ModelInfo, source: agent.infer_request.Source, outputs_seed: u64) Outcome {
     const memory = staging[0..info.vector_bytes];
     @memset(memory, 0xee);
     var spare: std.heap.FixedBufferAllocator = .init(&spare_memory);
@@ -140,16 +144,21 @@ fn infer(context: *Context, info: *const ModelInfo, source: agent.infer_request.
     const read = agent.infer_request.read(&asked, source, info, memory, spare.allocator(), &problem);
     if (spare.end_index != 0) @panic("memory of a request was not given back");
     checkGaps(info, memory);
-    read catch return false;
-    context.random.bytes(memory[info.outputs[0].offset..]);
+    read catch return .{ .taken = false, .hash = std.hash.Wyhash.hash(0, problem.reason()) };
+    const inputs_bytes = info.outputs[0].offset;
+    const inputs_hash = std.hash.Wyhash.hash(0, memory[0..inputs_bytes]);
+    var outputs: std.Random.DefaultPrng = .init(outputs_seed);
+    outputs.random().bytes(memory[inputs_bytes..]);
     asked.writeShared(info, memory, &problem) catch {};
+    var counter: Io.Writer.Discarding = .init(&.{});
     var buffer: [256]u8 = undefined;
-    var counter: Io.Writer.Discarding = .init(&buffer);
-    asked.writeAnswer(&counter.writer, info, memory) catch unreachable; // it only counts
+    var answer: Io.Writer.Hashed(std.hash.Wyhash) = .initHasher(&counter.writer, .init(inputs_hash), &buffer);
+    asked.writeAnswer(&answer.writer, info, memory) catch unreachable; // it only counts and hashes
+    answer.writer.flush() catch unreachable;
     if (asked.parts(info, memory)) |parts| {
         if (counter.fullCount() != parts.json_bytes + parts.tensor_bytes) @panic("the answer has another length than was said");
     }
-    return true;
+    return .{ .taken = true, .hash = answer.hasher.final() };
 }
 
 fn checkGaps(info: *const ModelInfo, memory: []const u8) void {
@@ -161,50 +170,62 @@ fn checkGaps(info: *const ModelInfo, memory: []const u8) void {
     if (!std.mem.allEqual(u8, memory[end..], 0xee)) @panic("a byte behind the inputs was written");
 }
 
-/// The JSON ends with the last brace, or so the header says.
+/// The request is read as a client's first, then as one after others of the same connection, then again:
+/// what came before changes nothing.
 fn inferAlone(context: *Context, input: []const u8) bool {
     const random = context.random;
-    var read_buffer: [4 << 10]u8 = undefined;
-    var trickle: Trickle = .init(context, input, &read_buffer);
-    const json_end = if (std.mem.findScalarLast(u8, input, '}')) |at| at + 1 else 0;
-    const json_bytes: ?u64 = switch (random.uintLessThan(u8, 16)) {
-        0 => random.uintAtMost(u64, 2 * input.len),
-        1 => 1 << 59,
-        2 => 0,
-        3, 4, 5, 6 => null,
-        else => if (json_end == input.len) null else json_end,
-    };
     const info = for (context.models) |*each| {
         if (std.mem.find(u8, input, each.inputs[each.inputs.len - 1].name) != null and random.uintLessThan(u8, 8) > 0) break each;
     } else &context.models[random.uintLessThan(usize, context.models.len)];
+    const framing: Framing = .of(random, input);
+    const regions = if (random.boolean()) access(context) else null;
+    const outputs_seed = random.int(u64);
+    const first = framing.ask(context, info, input, regions, null, outputs_seed);
     var last: RepeatedRequest = .{};
-    var source: agent.infer_request.Source = .{
-        .body = &trickle.reader,
-        .json_bytes = json_bytes,
-        .total_bytes = if (random.boolean()) input.len else null,
-        .regions = if (random.uintLessThan(u8, 8) == 0) null else access(context),
-        .last = if (random.uintLessThan(u8, 8) == 0) null else &last,
-    };
-    if (!infer(context, info, source)) return false;
-    if (last.state != .kept) return true;
-    var again: Trickle = .init(context, input, &read_buffer);
-    source.body = &again.reader;
-    repeat(context, info, source);
-    return true;
+    for (0..random.uintLessThan(usize, 4)) |_| {
+        const before = if (random.boolean()) input else context.seeds[random.uintLessThan(usize, context.seeds.len)];
+        _ = Framing.of(random, before).ask(context, info, before, regions, &last, outputs_seed);
+    }
+    for (0..2) |_| {
+        const later = framing.ask(context, info, input, regions, &last, outputs_seed);
+        // In shared memory, the outputs of one are the inputs of the next.
+        if (regions == null and !std.meta.eql(first, later)) @panic("a request means something else after others");
+    }
+    return first.taken;
 }
 
-var staging_before: [staging.len]u8 = undefined;
+/// What the header says of a body.
+const Framing = struct {
+    json_bytes: ?u64,
+    total_bytes: ?u64,
 
-/// A request whose meaning was kept is taken again, with the same inputs unless the first one's outputs
-/// changed them, or made them no BOOL, in shared memory.
-fn repeat(context: *Context, info: *const ModelInfo, source: agent.infer_request.Source) void {
-    const inputs_bytes = info.outputs[0].offset;
-    @memcpy(staging_before[0..inputs_bytes], staging[0..inputs_bytes]);
-    const taken = infer(context, info, source);
-    if (source.regions != null) return;
-    if (!taken) @panic("a request is not taken a second time");
-    if (!std.mem.eql(u8, staging_before[0..inputs_bytes], staging[0..inputs_bytes])) @panic("a request means something else the second time");
-}
+    /// The JSON ends with the last brace, or so the header says.
+    fn of(random: std.Random, input: []const u8) Framing {
+        const json_end = if (std.mem.findScalarLast(u8, input, '}')) |at| at + 1 else 0;
+        return .{
+            .json_bytes = switch (random.uintLessThan(u8, 16)) {
+                0 => random.uintAtMost(u64, 2 * input.len),
+                1 => 1 << 59,
+                2 => 0,
+                3, 4, 5, 6 => null,
+                else => if (json_end == input.len) null else json_end,
+            },
+            .total_bytes = if (random.boolean()) input.len else null,
+        };
+    }
+
+    fn ask(self: Framing, context: *Context, info: *const ModelInfo, input: []const u8, regions: ?agent.shared_memory.Access, last: ?*RepeatedRequest, outputs_seed: u64) Outcome {
+        var read_buffer: [4 << 10]u8 = undefined;
+        var trickle: Trickle = .init(context, input, &read_buffer);
+        return infer(info, .{
+            .body = &trickle.reader,
+            .json_bytes = self.json_bytes,
+            .total_bytes = self.total_bytes,
+            .regions = regions,
+            .last = last,
+        }, outputs_seed);
+    }
+};
 
 fn control(context: *Context, route: Route, body: *Io.Reader) bool {
     const kind: agent.control_request.Kind = switch (route) {
