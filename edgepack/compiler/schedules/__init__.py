@@ -48,7 +48,8 @@ RULES: tuple[Rule, ...] = (
 )
 
 _SHARED_OPERATIONS = 40_000
-"""Kernels with fewer, for each lane of a vector, are not worth sharing: about 5 us of one core."""
+"""Kernels with fewer, for each lane of a vector, are not worth sharing: about 5 us of one core. To write
+an element takes as long as a vector of operations: it is moved through the caches."""
 
 
 def apply(module: IRModule, target: Target) -> IRModule:
@@ -85,8 +86,8 @@ def schedule(function: PrimFunc, target: Target) -> PrimFunc | None:
     groups = make_groups(kernel)
     memory = Memory(kernel=kernel)
     flops = sum(operations(stage) for stage in kernel.stages)
-    work = flops + sum(math.prod(stage.shape) for stage in kernel.stages)
     lanes = max(1, target.vector_bits // FLOAT_BITS)
+    work = flops + lanes * sum(math.prod(stage.shape) for stage in kernel.stages)
     tasks = target.cores if work >= _SHARED_OPERATIONS * lanes else 1
     nests = rows.schedule(groups, memory, target, tasks)
     if nests is None:

@@ -29,6 +29,7 @@ from edgepack.compiler.schedules.register_tile import (
     best_vectors,
     make_panels,
 )
+from edgepack.compiler.schedules.sharing import Bytes, panel_by_panel
 from edgepack.compiler.schedules.tile_body import Tile
 from edgepack.compiler.schedules.values import Values
 
@@ -90,12 +91,16 @@ class _Writer:
         """All loops, the operand that is read again more often inside."""
         geometry, tasks = self.geometry, self.request.tasks
         cache = self.request.target.l2_bytes // 2
-        data = 4 * geometry.height * geometry.width * geometry.channels
-        weights = 4 * geometry.out_channels * geometry.depth // geometry.groups
+        width = geometry.out_channels // geometry.groups
+        sizes = Bytes(
+            a=4 * geometry.height * geometry.width * geometry.channels,
+            b=4 * width * geometry.depth,
+            c=4 * geometry.out_height * geometry.out_width * width,
+        )
         panels = [(panel, panel.count) for panel in self.panels]
         count = sum(panel.count for panel in self.panels)
         rows: emit.Segments = [(None, geometry.out_height)]
-        panels_outside = data <= cache or data * count < weights * geometry.out_height
+        panels_outside = sizes.a <= cache or sizes.a * count < sizes.b * geometry.out_height
 
         def outer(at: list[Any]) -> Any:
             n, group = at
@@ -104,8 +109,12 @@ class _Writer:
                 return self._row(n, group, panel, which, row)
 
             if panels_outside:
-                return emit.segmented(
-                    panels, rows, lambda panel, which, _, row: tiles(panel, which, row), tasks
+                return panel_by_panel(
+                    panels,
+                    rows,
+                    lambda panel, which, _, row: tiles(panel, which, row),
+                    sizes,
+                    tasks,
                 )
             return emit.segmented(
                 rows, panels, lambda _, row, panel, which: tiles(panel, which, row), tasks

@@ -235,6 +235,25 @@ def segmented(
     return parallel(outer_total * inner_total, shared)
 
 
+def segmented_inside(
+    outer: Segments, inner: Segments, body: Callable[[Any, Any, Any, Any], Any]
+) -> Any:
+    """As segmented(), but each thread goes through the whole outer loop with its part of the inner one.
+
+    One launch too: threads do not wait for one another between two iterations of the outer loop. A
+    single thread runs both loops as they stand.
+    """
+    from tvm import tirx
+
+    total = sum(count for _, count in inner)
+
+    def whole(o: Any, i: Any) -> Any:
+        return parallel(total, lambda task: choose(inner, task, partial(body, o, i)))
+
+    loops = sequence(one_by_one(outer, whole))
+    return tirx.AttrStmt(index(0), "pragma_parallel_launch_point", index(1), loops)
+
+
 def choose(segments: Segments, position: Any, body: Callable[[Any, Any], Any]) -> Any:
     """The body of the segment in which ``position`` lies, with what is left of it."""
     from tvm import tirx

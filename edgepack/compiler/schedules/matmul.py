@@ -32,6 +32,7 @@ from edgepack.compiler.schedules.register_tile import (
     make_panels,
     row_tiles,
 )
+from edgepack.compiler.schedules.sharing import Bytes, panel_by_panel
 from edgepack.compiler.schedules.stages import shape_of
 from edgepack.compiler.schedules.tile_body import Tile
 
@@ -103,11 +104,10 @@ class _Writer:
     def nest(self, rows: int, depth: int) -> Any:
         """All loops; which of panels and row tiles is outside depends on the operands' sizes."""
         batch = [self.main.shape[axis] for axis in self.product.batch]
-        width = self.main.shape[self.product.columns]
+        sizes = self._bytes(rows)
         cache = self.request.target.l2_bytes // 2
-        a_bytes, b_bytes = 4 * rows * depth, 4 * width * depth
         count = sum(panel.count for panel in self.panels)
-        panels_outside = a_bytes <= cache or a_bytes * count < b_bytes * max(1, rows // 8)
+        panels_outside = sizes.a <= cache or sizes.a * count < sizes.b * max(1, rows // 8)
         tasks = self.request.tasks
         enough = math.prod(batch) * count >= tasks  # for every thread
         if panels_outside and enough and self._is_worth_a_copy(rows, depth):
@@ -115,6 +115,11 @@ class _Writer:
         if tasks > 1 and math.prod(batch) >= 4 * tasks:
             return emit.grid(batch, lambda at: self._loops(at, rows, panels_outside, 1), tasks)
         return emit.grid(batch, lambda at: self._loops(at, rows, panels_outside, tasks), 1)
+
+    def _bytes(self, rows: int) -> Bytes:
+        """Of one product of the batch."""
+        width, depth = self.main.shape[self.product.columns], math.prod(self.depth)
+        return Bytes(a=4 * rows * depth, b=4 * width * depth, c=4 * rows * width)
 
     def _is_worth_a_copy(self, rows: int, depth: int) -> bool:
         """Whether a panel's terms drive one another out of the first cache, and cannot be fetched early."""
@@ -155,7 +160,7 @@ class _Writer:
         panels, tiles = self._segments(rows)
         tile = partial(self._tile, batch)
         if panels_outside:
-            return emit.segmented(panels, tiles, tile, tasks)
+            return panel_by_panel(panels, tiles, tile, self._bytes(rows), tasks)
         return emit.segmented(tiles, panels, lambda t, n, p, w: tile(p, w, t, n), tasks)
 
     def _position(self, batch: list[Any], row: Any, column: Any) -> list[Any]:

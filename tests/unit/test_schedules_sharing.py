@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import onnx
+import pytest
+
+from edgepack.compiler import schedules
+from edgepack.targets import Target, load_target
+from tests import kernels, networks
+from tests.kernels import weights
+from tests.networks import node
+
+CORES = 4
+BY_ROWS = "parallel_launch_point"
+"""Threads are launched around the loop over panels, and share the one over rows inside."""
+
+
+def target() -> Target:
+    """Of a second cache level that holds all operands, so that the loop over panels is outside."""
+    return replace(load_target(kernels.PROFILES[-1]), cores=CORES, l2_bytes=1 << 22)
+
+
+def pointwise(rows: int, depth: int, columns: int) -> onnx.ModelProto:
+    return networks.model(
+        [node("MatMul", "x w", "y"), node("Relu", "y", "z")],
+        {"x": [rows, depth]},
+        {"z": [rows, columns]},
+        {"w": weights(depth, columns)},
+    )
+
+
+def convolution(size: int, channels: int, columns: int) -> onnx.ModelProto:
+    return networks.model(
+        [node("Conv", "x w", "y", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])],
+        {"x": [1, channels, size, size]},
+        {"y": [1, columns, size // 2, size // 2]},
+        {"w": weights(columns, channels, 3, 3)},
+    )
+
+
+def loops(network: onnx.ModelProto) -> str:
+    _, module = kernels.lowered(network, target())
+    return str(module.script())
+
+
+@pytest.fixture(autouse=True)
+def _small_kernels_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedules, "_SHARED_OPERATIONS", 0)
+
+
+@pytest.mark.parametrize("size", [(197, 24, 40), (96, 31, 200), (400, 16, 9)], ids=str)
+def test_rows_of_a_product_are_shared_where_its_weights_are_small(size: Sequence[int]) -> None:
+    rows, depth, columns = size
+    network = pointwise(rows, depth, columns)
+    assert BY_ROWS in loops(network)
+    compiled, _ = kernels.check(network, target(), rule="matmul")
+    kernels.check_threads(compiled, 2, 3, CORES)
+
+
+@pytest.mark.parametrize("size", [16, 48])
+def test_rows_of_a_convolution_are_shared_where_its_weights_are_small(size: int) -> None:
+    network = convolution(size, 5, 40)
+    assert BY_ROWS in loops(network)
+    compiled, _ = kernels.check(network, target(), rule="convolution")
+    kernels.check_threads(compiled, 2, 3, CORES)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param(pointwise(49, 160, 960), id="weights larger than the image"),
+        pytest.param(pointwise(25, 24, 40), id="too few rows to share evenly"),
+        pytest.param(convolution(14, 8, 512), id="seven rows"),
+    ],
+)
+def test_panels_are_shared_otherwise(network: onnx.ModelProto) -> None:
+    assert BY_ROWS not in (written := loops(network))
+    assert "T.parallel" in written
+    compiled, _ = kernels.check(network, target())
+    kernels.check_threads(compiled, 2, 3, CORES)
+
+
+def test_tensors_that_only_move_are_shared_from_a_few_microseconds_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.undo()
+    for side, shared in ((64, False), (512, True)):
+        network = networks.model(
+            [node("Transpose", "x", "y", perm=[1, 0])],
+            {"x": [side, side]},
+            {"y": [side, side]},
+        )
+        assert ("T.parallel" in loops(network)) == shared
