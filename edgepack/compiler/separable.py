@@ -1,9 +1,10 @@
-"""Depthwise and pointwise convolution as one kernel, where what lies between them leaves the cache.
+"""Pointwise and depthwise convolutions as one kernel, where what lies between them leaves the cache.
 
-Relax's fusion never puts two convolutions together. Here the two fused functions of a separable
-convolution become one, if nothing else reads the tensor between them, the cache that a core can count
-on does not hold it, and the first cache level holds a row of it; the schedule then makes it row by row
-(schedules/rows.py), and it never goes to memory.
+Relax's fusion never puts two convolutions together. Here the fused functions of a depthwise convolution
+and of the pointwise ones before and after it become one, if nothing else reads the tensor between two of
+them and the cache that a core can count on does not hold it. Of what the depthwise one reads, the second
+cache level must hold the rows of a window; of what it writes, the first level one row. The schedule then
+makes both row by row (schedules/rows.py), and they never go to memory.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgepack.compiler.graph import bindings_of, count_uses, with_bindings
 from edgepack.compiler.schedules.geometry import Geometry, geometry_of
+from edgepack.compiler.schedules.rows import ring_rows
 from edgepack.compiler.schedules.stages import read_stages
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def join(module: IRModule, target: Target) -> IRModule:
-    """Join pairs of functions that FuseOps has made. To be followed by FuseTIR."""
+    """Join functions that FuseOps has made. To be followed by FuseTIR."""
     from tvm import ir, relax
 
     main = module["main"]
@@ -29,36 +31,71 @@ def join(module: IRModule, target: Target) -> IRModule:
     calls = {b.var: b.value for b in bindings if _is_group_call(module, b.value)}
     uses = count_uses(bindings, main.body.body)
     builder = relax.BlockBuilder(module)
-    joined: dict[Any, Any] = {}
+    joined: dict[Any, tuple[str, Any, list[Any]]] = {}
     gone: set[Any] = set()
-    for variable, call in calls.items():
-        position = _pointwise_input(module, call, target)
-        if position is None:
-            continue
-        between = call.args[position]
-        if between not in calls or uses[between] != 1 or between in joined:
-            continue
-        first = calls[between]
-        if not _is_depthwise(module, first) or not _leaves_cache(between, target):
-            continue
-        function = _together(module[first.op], module[call.op], position)
-        name = f"{first.op.name_hint}_{call.op.name_hint}"
-        rest = [argument for i, argument in enumerate(call.args) if i != position]
-        joined[variable] = ir.Call(builder.add_func(function, name), [*first.args, *rest])
+
+    def extend(variable: Any, between: Any, position: int) -> None:
+        """Put the function that computes ``between`` before that of ``variable``."""
+        name, function, arguments = joined.pop(between, _group(module, calls[between]))
+        next_name, following, others = _group(module, calls[variable])
+        rest = [argument for i, argument in enumerate(others) if i != position]
+        together = _together(function, following, position)
+        joined[variable] = (f"{name}_{next_name}", together, [*arguments, *rest])
         gone.add(between)
+
+    for variable, call in calls.items():
+        for position, between in enumerate(call.args):
+            if between not in calls or uses[between] != 1:
+                continue
+            alone = between not in joined
+            if _belong_together(module, calls[between], call, position, target, alone):
+                extend(variable, between, position)
+                break
     if not joined:
         return module
+    replaced = {
+        variable: ir.Call(builder.add_func(function, name), arguments)
+        for variable, (name, function, arguments) in joined.items()
+    }
 
     def change(binding: Any) -> Any | None:
         if binding.var in gone:
             return None
-        new = joined.get(binding.var)
+        new = replaced.get(binding.var)
         return binding if new is None else relax.VarBinding(binding.var, new)
 
     module = with_bindings(builder, module, change)
     for clean in (relax.transform.CanonicalizeBindings(), relax.transform.DeadCodeElimination()):
         module = clean(module)
     return module
+
+
+def _group(module: IRModule, call: Any) -> tuple[str, Any, list[Any]]:
+    return call.op.name_hint, module[call.op], list(call.args)
+
+
+def _belong_together(
+    module: IRModule, first: Any, second: Any, position: int, target: Target, alone: bool
+) -> bool:
+    """Whether ``second``, whose argument ``position`` is the image that ``first`` makes, should join it.
+
+    ``first`` is not ``alone`` where it has joined another.
+    """
+    above, below = _convolution(module, first), _convolution(module, second)
+    if above is None or below is None:
+        return False
+    (before, _, _), (after, data, _) = above, below
+    if not module[second.op].params[position].same_as(data):
+        return False
+    row = 4 * before.out_width * before.out_channels
+    whole = before.out_height * row
+    if _is_depthwise(before) and _is_pointwise(after, target):
+        # Half of the first level is for the row, the rest for what streams past it.
+        return whole > target.l2_bytes // 2 and row <= target.l1_bytes // 2
+    if _is_pointwise(before, target) and _is_depthwise(after) and alone:
+        # A smaller image would gain less than the shorter product of a single row loses.
+        return whole > 2 * target.l2_bytes and ring_rows(after) * row <= 3 * target.l2_bytes // 4
+    return False
 
 
 def _is_group_call(module: IRModule, value: Any) -> bool:
@@ -87,40 +124,19 @@ def _convolution(module: IRModule, call: Any) -> tuple[Geometry, Any, Any] | Non
     return geometry, data, weights
 
 
-def _pointwise_input(module: IRModule, call: Any, target: Target) -> int | None:
-    """Which argument of a group that begins with a small pointwise convolution is the image."""
-    found = _convolution(module, call)
-    if found is None:
-        return None
-    geometry, data, _ = found
+def _is_pointwise(geometry: Geometry, target: Target) -> bool:
+    """Whether a convolution maps each pixel alone, with weights that stay in the second cache level."""
     plain = (
         geometry.kernel == geometry.strides == (1, 1)
         and geometry.groups == geometry.batch == 1
         and geometry.top == geometry.left == 0
         and (geometry.out_height, geometry.out_width) == (geometry.height, geometry.width)
     )
-    small = 4 * geometry.depth * geometry.out_channels <= target.l2_bytes // 4
-    parameters = list(module[call.op].params)
-    positions = [i for i, parameter in enumerate(parameters) if parameter.same_as(data)]
-    return positions[0] if plain and small and positions else None
+    return plain and 4 * geometry.depth * geometry.out_channels <= target.l2_bytes // 4
 
 
-def _is_depthwise(module: IRModule, call: Any) -> bool:
-    found = _convolution(module, call)
-    if found is None:
-        return False
-    geometry, _, _ = found
+def _is_depthwise(geometry: Geometry) -> bool:
     return geometry.channels == 1 and geometry.groups == geometry.out_channels > 1
-
-
-def _leaves_cache(between: Any, target: Target) -> bool:
-    """Whether the tensor is too large for the second cache level, and a row of it fits the first.
-
-    Half of the first level is for the row, the rest for what streams past it.
-    """
-    _, height, width, channels = (int(extent) for extent in between.ty.shape)
-    row = 4 * width * channels
-    return height * row > target.l2_bytes // 2 and row <= target.l1_bytes // 2
 
 
 def _together(first: Any, second: Any, position: int) -> Any:

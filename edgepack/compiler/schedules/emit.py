@@ -174,17 +174,22 @@ def bind(value: Any, name: str, statements: list[Any]) -> Any:
 
 def shares(total: int, tasks: int, body: Callable[[Any, Any], Any]) -> Any:
     """A loop over ``total`` whose parts threads share; ``body(i, number of the part)``."""
-    from tvm import tirx
-
     if tasks <= 1:
         return serial(total, lambda i: body(i, index(0)))
 
     def part(task: Any) -> Any:
-        first = tirx.FloorDiv(task * index(total), index(tasks))
-        stop = tirx.FloorDiv((task + index(1)) * index(total), index(tasks))
+        first = share_start(total, tasks, task)
+        stop = share_start(total, tasks, task + index(1))
         return between(first, stop, lambda i: body(i, task))
 
     return parallel(tasks, part)
+
+
+def share_start(total: int, tasks: int, task: Any) -> Any:
+    """Where, of ``total``, the part of ``task`` begins."""
+    from tvm import tirx
+
+    return tirx.FloorDiv(task * index(total), index(max(1, tasks)))
 
 
 Segments = Sequence[tuple[Any, int]]

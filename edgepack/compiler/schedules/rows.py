@@ -1,63 +1,143 @@
-"""Depthwise and pointwise convolution in turns, row by row.
+"""Pointwise and depthwise convolutions in turns, row by row: pairs, or all three of an inverted bottleneck.
 
-    for threads:  for rows:
+    for threads:  for rows of the depthwise convolution:
+        the rows of its window that are new, from the pointwise convolution before, into a ring of rows
         the depthwise convolution's row, with its epilogue, into a buffer of one row
         the pointwise convolution of that row, with its epilogue, into the result
 
-The row between the two stays in the first cache level; every thread has a buffer of its own.
+What lies between two of them stays in the first or second cache level; every thread has buffers of its
+own, and begins with a window of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from edgepack.compiler.schedules import depthwise, emit, matmul
 from edgepack.compiler.schedules.expressions import index
-from edgepack.compiler.schedules.geometry import geometry_of
+from edgepack.compiler.schedules.geometry import Geometry, geometry_of
 from edgepack.compiler.schedules.groups import Group, collect_positions
-from edgepack.compiler.schedules.nest import Nest, Request
+from edgepack.compiler.schedules.nest import Nest, Request, Rule
 from edgepack.compiler.schedules.values import Memory, Rows
+
+if TYPE_CHECKING:
+    from edgepack.targets import Target
 
 
 def schedule(
-    groups: Sequence[Group], memory: Memory, target: Any, tasks: int
+    groups: Sequence[Group], memory: Memory, target: Target, tasks: int
 ) -> tuple[list[Any], list[Nest]] | None:
-    """Take two groups of which the second is a pointwise convolution of the first's depthwise one."""
-    if len(groups) != 2 or not _is_pair(*groups):
+    """Take a depthwise convolution with the pointwise one before it, the one after it, or both."""
+    chain = _chain_of(groups)
+    if chain is None:
         return None
-    first = groups[0]
-    _, height, width, channels = first.result.shape
-    slots = max(1, tasks)
-    written: list[Nest] = []
+    writer = _Writer(chain, memory, target, max(1, tasks))
+    statements = emit.shares(chain.window.out_height, tasks, writer.row)
+    return ([statements], writer.nests) if len(writer.nests) == len(groups) else None
 
-    def row(at: Any, slot: Any) -> list[Any]:
-        memory.keep_rows(
-            first.result.buffer, Rows(slot=slot, slots=slots, extents=(width, channels))
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Chain:
+    before: Group | None
+    middle: Group
+    after: Group | None
+    window: Geometry
+    """The middle one's."""
+
+
+class _Writer:
+    """Writes the loops of one chain."""
+
+    def __init__(self, chain: _Chain, memory: Memory, target: Target, slots: int) -> None:
+        self.chain, self.memory, self.target, self.slots = chain, memory, target, slots
+        self.nests: list[Nest] = []
+
+    def row(self, at: Any, slot: Any) -> list[Any]:
+        """A row of the depthwise convolution, by the thread that has the buffers ``slot``."""
+        chain = self.chain
+        statements = []
+        if chain.before is not None:
+            self._keep(chain.before, slot, ring_rows(chain.window))
+            first = emit.share_start(chain.window.out_height, self.slots, slot)
+            statements.append(
+                emit.between(*_new_rows(chain.window, at, first), partial(self._line, chain.before))
+            )
+        if chain.after is not None:
+            self._keep(chain.middle, slot)
+        statements += self._write(depthwise.schedule, chain.middle, at)
+        if chain.after is not None:
+            statements += self._write(matmul.schedule, chain.after, at)
+        return statements
+
+    def _line(self, group: Group, position: Any) -> list[Any]:
+        statements: list[Any] = []
+        row = emit.bind(position, "line", statements)
+        return [*statements, *self._write(matmul.schedule, group, row)]
+
+    def _keep(self, group: Group, slot: Any, ring: int = 1) -> None:
+        rows = Rows(slot=slot, slots=self.slots, extents=tuple(group.result.shape[2:]), ring=ring)
+        self.memory.keep_rows(group.result.buffer, rows)
+
+    def _write(self, rule: Rule, group: Group, row: Any) -> list[Any]:
+        request = Request(
+            group=group, memory=self.memory, target=self.target, prefix=(index(0), row)
         )
-        requests = [
-            Request(group=group, memory=memory, target=target, prefix=(index(0), at))
-            for group in groups
-        ]
-        nests = [depthwise.schedule(requests[0]), matmul.schedule(requests[1])]
-        written.extend(nest for nest in nests if nest is not None)
-        return [nest.statements for nest in nests if nest is not None]
-
-    statements = emit.shares(height, tasks, row)
-    return ([statements], written) if len(written) == 2 else None
+        nest = rule(request)
+        if nest is None:
+            return []
+        self.nests.append(nest)
+        return [nest.statements]
 
 
-def _is_pair(first: Group, second: Group) -> bool:
-    if first.main is None or second.main is None:
-        return False
-    above, below = geometry_of(first.main), geometry_of(second.main)
-    if above is None or below is None or above.batch != 1:
-        return False
-    if above.channels != 1 or above.groups != above.out_channels or not above.channels_last:
-        return False
-    if below.kernel != (1, 1) or not below.data.same_as(first.result.buffer):
+def ring_rows(window: Geometry) -> int:
+    """The rows of a window, and more up to a power of two, so that where one lies is a mask."""
+    reach = (window.kernel[0] - 1) * window.dilation[0] + 1
+    return 1 << (reach - 1).bit_length()
+
+
+def _new_rows(window: Geometry, at: Any, first: Any) -> tuple[Any, Any]:
+    """The input rows of output row ``at`` that those from ``first`` to the one before did not need."""
+    from tvm import tirx
+
+    step, reach = window.strides[0], (window.kernel[0] - 1) * window.dilation[0] + 1
+    top = at * index(step) - index(window.top)
+    before = tirx.Select(at.equal(first), top, top + index(reach - step))
+    start = tirx.max(index(0), tirx.max(top, before))
+    stop = tirx.min(index(window.height), top + index(reach))
+    return start, tirx.max(start, stop)
+
+
+def _chain_of(groups: Sequence[Group]) -> _Chain | None:
+    if len(groups) not in (2, 3) or any(group.main is None for group in groups):
+        return None
+    geometries = [geometry_of(group.main) for group in groups if group.main is not None]
+    middle = 1 if len(groups) == 3 or (geometries[0] and geometries[0].kernel == (1, 1)) else 0
+    for position, geometry in enumerate(geometries):
+        if geometry is None or geometry.batch != 1 or not geometry.channels_last:
+            return None
+        if position and not _reads_only_as_image(groups[position], geometry, groups[position - 1]):
+            return None
+        if position != middle and geometry.kernel != (1, 1):
+            return None
+    window = geometries[middle]
+    assert window is not None
+    if window.channels != 1 or window.groups != window.out_channels:
+        return None
+    return _Chain(
+        before=groups[0] if middle else None,
+        middle=groups[middle],
+        after=groups[middle + 1] if middle + 1 < len(groups) else None,
+        window=window,
+    )
+
+
+def _reads_only_as_image(group: Group, geometry: Geometry, before: Group) -> bool:
+    if not geometry.data.same_as(before.result.buffer):
         return False
     others: list[list[Any]] = []
-    if second.result is not second.main:
-        collect_positions(second.result, first.result, second.inlined, others)
+    if group.result is not group.main:
+        collect_positions(group.result, before.result, group.inlined, others)
     return not others

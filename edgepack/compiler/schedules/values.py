@@ -24,17 +24,22 @@ from edgepack.compiler.schedules.stages import Kernel, Stage
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rows:
-    """One row a thread, of a buffer that is used up row by row; its last axes are those of ``extents``."""
+    """One row a thread, of a buffer that is used up row by row; its last axes are those of ``extents``.
+
+    With a ``ring``, the last so many rows: of the axis before them, each takes the place of the one that
+    lies ``ring`` above.
+    """
 
     slot: Any
     slots: int
     extents: tuple[int, ...]
+    ring: int = 1
 
     @property
     def stride(self) -> int:
         """Elements from one thread's row to the next: no two share a cache line."""
-        row = math.prod(self.extents)
-        return row if self.slots == 1 else -(-row // _LINE) * _LINE
+        rows = self.ring * math.prod(self.extents)
+        return rows if self.slots == 1 else -(-rows // _LINE) * _LINE
 
     @property
     def elements(self) -> int:
@@ -43,7 +48,13 @@ class Rows:
 
     def index(self, position: Sequence[Any]) -> Any:
         """Where the element at ``position`` of the whole buffer is."""
-        inside = flat_index(self.extents, position[len(position) - len(self.extents) :])
+        extents, start = self.extents, len(position) - len(self.extents)
+        inside = flat_index(extents, position[start:])
+        if self.ring > 1:
+            from tvm import tirx
+
+            row = tirx.FloorMod(position[start - 1], index(self.ring))
+            inside = row * index(math.prod(extents)) + inside
         return inside if self.slots == 1 else self.slot * index(self.stride) + inside
 
 
