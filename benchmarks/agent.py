@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -78,12 +78,6 @@ class Served:
         """The agent's memory."""
         assert self.server is not None
         return _resident(self.server.pid)
-
-    def workers(self) -> list[int]:
-        """Process ids."""
-        assert self.server is not None
-        found = Path(f"/proc/{self.server.pid}/task").glob("*/children")
-        return [int(pid) for listing in found for pid in listing.read_text().split()]
 
 
 def main() -> None:
@@ -321,9 +315,10 @@ def _worker_memory(served: Served) -> list[Worker]:
 def _worker_of(served: Served, name: str) -> int:
     """The one whose executable is this model's."""
     blob = _blob(served, name, "worker")
-    for pid in served.workers():
-        if os.path.samefile(f"/proc/{pid}/exe", blob):
-            return pid
+    for executable in Path("/proc").glob("[0-9]*/exe"):
+        with suppress(OSError):  # the kernel's own have none, and others end
+            if executable.samefile(blob):
+                return int(executable.parent.name)
     sys.exit(f"no worker of {name}")
 
 
