@@ -30,27 +30,23 @@ def join(module: IRModule, target: Target) -> IRModule:
     bindings = bindings_of(main)
     calls = {b.var: b.value for b in bindings if _is_group_call(module, b.value)}
     uses = count_uses(bindings, main.body.body)
+    images = {v: found for v, call in calls.items() if (found := _convolution(module, call))}
     builder = relax.BlockBuilder(module)
     joined: dict[Any, tuple[str, Any, list[Any]]] = {}
     gone: set[Any] = set()
-
-    def extend(variable: Any, between: Any, position: int) -> None:
-        """Put the function that computes ``between`` before that of ``variable``."""
+    for variable, (geometry, position) in images.items():
+        between = calls[variable].args[position]
+        if between not in images or uses[between] != 1:
+            continue
+        before, _ = images[between]
+        if not _belong_together(before, geometry, target, alone=between not in joined):
+            continue
         name, function, arguments = joined.pop(between, _group(module, calls[between]))
         next_name, following, others = _group(module, calls[variable])
         rest = [argument for i, argument in enumerate(others) if i != position]
         together = _together(function, following, position)
         joined[variable] = (f"{name}_{next_name}", together, [*arguments, *rest])
         gone.add(between)
-
-    for variable, call in calls.items():
-        for position, between in enumerate(call.args):
-            if between not in calls or uses[between] != 1:
-                continue
-            alone = between not in joined
-            if _belong_together(module, calls[between], call, position, target, alone):
-                extend(variable, between, position)
-                break
     if not joined:
         return module
     replaced = {
@@ -74,19 +70,8 @@ def _group(module: IRModule, call: Any) -> tuple[str, Any, list[Any]]:
     return call.op.name_hint, module[call.op], list(call.args)
 
 
-def _belong_together(
-    module: IRModule, first: Any, second: Any, position: int, target: Target, alone: bool
-) -> bool:
-    """Whether ``second``, whose argument ``position`` is the image that ``first`` makes, should join it.
-
-    ``first`` is not ``alone`` where it has joined another.
-    """
-    above, below = _convolution(module, first), _convolution(module, second)
-    if above is None or below is None:
-        return False
-    (before, _, _), (after, data, _) = above, below
-    if not module[second.op].params[position].same_as(data):
-        return False
+def _belong_together(before: Geometry, after: Geometry, target: Target, *, alone: bool) -> bool:
+    """Whether two convolutions should be one kernel; ``before`` is ``alone`` if it has joined no other."""
     row = 4 * before.out_width * before.out_channels
     whole = before.out_height * row
     if _is_depthwise(before) and _is_pointwise(after, target):
@@ -108,8 +93,8 @@ def _is_group_call(module: IRModule, value: Any) -> bool:
     )
 
 
-def _convolution(module: IRModule, call: Any) -> tuple[Geometry, Any, Any] | None:
-    """Geometry, data and weights (as the group's own variables) of the convolution that it begins with."""
+def _convolution(module: IRModule, call: Any) -> tuple[Geometry, int] | None:
+    """The convolution that a group begins with, and which of the group's arguments is its image."""
     function = module[call.op]
     first = function.body.blocks[0].bindings[0].value
     if getattr(first.op, "name", "") != "relax.call_tir" or len(first.args[1].fields) != 2:
@@ -120,8 +105,9 @@ def _convolution(module: IRModule, call: Any) -> tuple[Geometry, Any, Any] | Non
     geometry = geometry_of(kernel.stages[0])
     if geometry is None or not geometry.channels_last or geometry.upright:
         return None
-    data, weights = first.args[1].fields
-    return geometry, data, weights
+    image, _ = first.args[1].fields
+    positions = [i for i, parameter in enumerate(function.params) if parameter.same_as(image)]
+    return (geometry, positions[0]) if positions else None
 
 
 def _is_pointwise(geometry: Geometry, target: Target) -> bool:

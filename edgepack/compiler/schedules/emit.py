@@ -189,7 +189,7 @@ def share_start(total: int, tasks: int, task: Any) -> Any:
     """Where, of ``total``, the part of ``task`` begins."""
     from tvm import tirx
 
-    return tirx.FloorDiv(task * index(total), index(max(1, tasks)))
+    return tirx.FloorDiv(task * index(total), index(tasks))
 
 
 Segments = Sequence[tuple[Any, int]]

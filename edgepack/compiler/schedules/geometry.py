@@ -53,6 +53,11 @@ class Geometry:
         return self.kernel[0] * self.kernel[1] * self.channels
 
     @property
+    def reach(self) -> int:
+        """Input rows from the first of a window to its last."""
+        return (self.kernel[0] - 1) * self.dilation[0] + 1
+
+    @property
     def column_step(self) -> int:
         """Elements from an output column's input to the next one's."""
         pixel = self.channels * self.groups if self.channels_last else 1
@@ -117,8 +122,8 @@ def rows_inside(geometry: Geometry, row: Any, body: emit.Body) -> Any:
     from tvm import tirx
 
     rows, step, apart = geometry.kernel[0], geometry.strides[0], geometry.dilation[0]
-    last = (geometry.out_height - 1) * step + (rows - 1) * apart - geometry.top
-    if geometry.top == 0 and last < geometry.height:
+    stop_of_last = (geometry.out_height - 1) * step + geometry.reach - geometry.top
+    if geometry.top == 0 and stop_of_last <= geometry.height:
         return emit.serial(rows, body)
     above = index(geometry.top) - row * index(step)
     first = tirx.max(index(0), tirx.FloorDiv(above + index(apart - 1), index(apart)))

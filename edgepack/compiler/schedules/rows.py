@@ -94,15 +94,14 @@ class _Writer:
 
 def ring_rows(window: Geometry) -> int:
     """The rows of a window, and more up to a power of two, so that where one lies is a mask."""
-    reach = (window.kernel[0] - 1) * window.dilation[0] + 1
-    return 1 << (reach - 1).bit_length()
+    return 1 << (window.reach - 1).bit_length()
 
 
 def _new_rows(window: Geometry, at: Any, first: Any) -> tuple[Any, Any]:
     """The input rows of output row ``at`` that those from ``first`` to the one before did not need."""
     from tvm import tirx
 
-    step, reach = window.strides[0], (window.kernel[0] - 1) * window.dilation[0] + 1
+    step, reach = window.strides[0], window.reach
     top = at * index(step) - index(window.top)
     before = tirx.Select(at.equal(first), top, top + index(reach - step))
     start = tirx.max(index(0), tirx.max(top, before))
