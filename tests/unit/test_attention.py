@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from edgepack.compiler import attention, patterns, schedules
+from edgepack.compiler import attention, patterns
 from edgepack.targets import Target, load_target
 from tests import blocks, kernels, networks, relax_graphs
 from tests.networks import node
@@ -131,8 +131,8 @@ def test_a_network_has_less_memory_and_the_same_answers(
     assert largest <= scores // 2
 
 
-def test_with_threads_the_bytes_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schedules, "_SHARED_OPERATIONS", 0)  # small kernels too
+@pytest.mark.usefixtures("small_kernels_shared")
+def test_with_threads_the_bytes_are_the_same() -> None:
     target = replace(small_cache(kernels.PROFILES[-1], 8), cores=4)
     compiled = kernels.compile_network(blocks.attention(64, 24, 2), target)
     kernels.check_threads(compiled, 3)

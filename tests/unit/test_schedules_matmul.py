@@ -9,7 +9,6 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from edgepack.compiler import schedules
 from edgepack.targets import load_target
 from tests import kernels, networks
 from tests.kernels import integers, weights
@@ -95,8 +94,8 @@ def test_panels_whose_rows_share_a_few_sets_of_the_cache_are_copied(
     assert depth * 4 <= compiled.plan.arena_bytes < 4 * depth * 200  # a panel of B
 
 
-def test_panels_are_copied_for_each_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schedules, "_SHARED_OPERATIONS", 0)  # small kernels too
+@pytest.mark.usefixtures("small_kernels_shared")
+def test_panels_are_copied_for_each_thread() -> None:
     target = replace(load_target(kernels.PROFILES[-1]), cores=4)
     for shapes in FAR_APART:
         compiled = kernels.compile_network(product(*shapes, constant=False), target)

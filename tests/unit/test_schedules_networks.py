@@ -7,7 +7,6 @@ from typing import Any
 import onnx
 import pytest
 
-from edgepack.compiler import schedules
 from edgepack.compiler.plan import make_plan
 from edgepack.targets import load_target
 from tests import kernels, networks
@@ -106,9 +105,9 @@ def test_outputs_that_are(name: str) -> None:
     kernels.check(OUTPUTS[name], BEST)
 
 
+@pytest.mark.usefixtures("small_kernels_shared")
 @pytest.mark.parametrize("profile", kernels.PROFILES)
-def test_threads_give_the_same_bytes_as_one(profile: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schedules, "_SHARED_OPERATIONS", 0)  # small kernels too
+def test_threads_give_the_same_bytes_as_one(profile: str) -> None:
     made, _ = kernels.check(every_rule(), profile, tolerance=1e-4)
     rules = " ".join(made.rules_called)
     for rule in ("winograd", "depthwise", "transposed", "convolution", "matmul", "reduction"):

@@ -6,7 +6,6 @@ from dataclasses import replace
 import onnx
 import pytest
 
-from edgepack.compiler import schedules
 from edgepack.targets import Target, load_target
 from tests import kernels, networks
 from tests.kernels import weights
@@ -45,11 +44,7 @@ def loops(network: onnx.ModelProto) -> str:
     return str(module.script())
 
 
-@pytest.fixture(autouse=True)
-def _small_kernels_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schedules, "_SHARED_OPERATIONS", 0)
-
-
+@pytest.mark.usefixtures("small_kernels_shared")
 @pytest.mark.parametrize("size", [(197, 24, 40), (96, 31, 200), (400, 16, 9)], ids=str)
 def test_rows_of_a_product_are_shared_where_its_weights_are_small(size: Sequence[int]) -> None:
     rows, depth, columns = size
@@ -59,6 +54,7 @@ def test_rows_of_a_product_are_shared_where_its_weights_are_small(size: Sequence
     kernels.check_threads(compiled, 2, 3, CORES)
 
 
+@pytest.mark.usefixtures("small_kernels_shared")
 @pytest.mark.parametrize("size", [16, 48])
 def test_rows_of_a_convolution_are_shared_where_its_weights_are_small(size: int) -> None:
     network = convolution(size, 5, 40)
@@ -67,6 +63,7 @@ def test_rows_of_a_convolution_are_shared_where_its_weights_are_small(size: int)
     kernels.check_threads(compiled, 2, 3, CORES)
 
 
+@pytest.mark.usefixtures("small_kernels_shared")
 @pytest.mark.parametrize(
     "network",
     [
@@ -82,10 +79,7 @@ def test_panels_are_shared_otherwise(network: onnx.ModelProto) -> None:
     kernels.check_threads(compiled, 2, 3, CORES)
 
 
-def test_tensors_that_only_move_are_shared_from_a_few_microseconds_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.undo()
+def test_tensors_that_only_move_are_shared_from_a_few_microseconds_on() -> None:
     for side, shared in ((64, False), (512, True)):
         network = networks.model(
             [node("Transpose", "x", "y", perm=[1, 0])],

@@ -9,7 +9,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgepack.compiler import schedules
 from edgepack.targets import Target, load_target
 from tests import kernels, networks
 from tests.networks import node
@@ -79,9 +78,10 @@ def largest_tensor(compiled: kernels.Kernels) -> int:
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("profile", kernels.PROFILES)
 def test_a_pair_that_leaves_the_cache_is_one_kernel(profile: str, stride: int) -> None:
-    target = replace(small_cache(profile), l2_bytes=48 << 10)  # too large for what is before it
+    # What is before the pair is not twice as large as this cache.
+    target = replace(small_cache(profile), l2_bytes=39 << 10)
     compiled, _ = kernels.check(separable(stride), target)
-    assert ("depthwise+matmul" in compiled.rules_called) == (stride == 1)  # else it is small
+    assert "depthwise+matmul" in compiled.rules_called
     assert "matmul+depthwise" not in compiled.rules_called
     assert largest_tensor(compiled) == 4 * 20 * 31 * 31
 
@@ -110,11 +110,9 @@ def test_of_what_a_depthwise_convolution_reads_only_the_rows_of_a_window_are_kep
     assert largest_tensor(compiled) < 4 * 12 * 31 * 31
 
 
+@pytest.mark.usefixtures("small_kernels_shared")
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
-def test_every_thread_has_a_window_of_its_own(
-    window: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(schedules, "_SHARED_OPERATIONS", 0)  # small kernels too
+def test_every_thread_has_a_window_of_its_own(window: dict[str, Any]) -> None:
     target = replace(small_cache(kernels.PROFILES[-1]), l2_bytes=32 << 10, cores=4)
     compiled, _ = kernels.check(separable(**window), target)
     assert "matmul+depthwise" in compiled.rules_called
@@ -149,8 +147,8 @@ def test_of_a_long_row_of_them_each_depthwise_convolution_joins_the_next_pointwi
     ] * 3
 
 
-def test_with_threads_the_bytes_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schedules, "_SHARED_OPERATIONS", 0)  # small kernels too
+@pytest.mark.usefixtures("small_kernels_shared")
+def test_with_threads_the_bytes_are_the_same() -> None:
     target = replace(small_cache(kernels.PROFILES[-1]), cores=4)
     for network in (separable(1), separable(2)):
         compiled = kernels.compile_network(network, target)
