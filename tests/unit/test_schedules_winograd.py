@@ -59,7 +59,15 @@ NETWORKS = {
 @pytest.mark.parametrize("profile", kernels.PROFILES[1:] or kernels.PROFILES)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_minimal_filtering_of(name: str, profile: str) -> None:
-    kernels.check(NETWORKS[name], profile, rule="winograd", tolerance=ERROR)
+    target = replace(load_target(profile), l2_bytes=1 << 22)  # holds the transformed weights
+    kernels.check(NETWORKS[name], target, rule="winograd", tolerance=ERROR)
+
+
+def test_transformed_weights_that_must_come_from_memory_are_not_worth_it_for_a_few_tiles() -> None:
+    profile, pixels = load_target(kernels.PROFILES[-1]), (7, 7)
+    for l2_bytes, rule in ((1 << 26, "winograd"), (1 << 18, "convolution")):
+        target = replace(profile, l2_bytes=l2_bytes)
+        kernels.check(network(256, 256, pixels), target, rule=rule, tolerance=ERROR)
 
 
 @pytest.mark.parametrize("l2_bytes", [16 << 10, 64 << 10])
