@@ -24,12 +24,13 @@ from edgepack.compiler.schedules.expressions import flat_index, index
 from edgepack.compiler.schedules.geometry import Geometry, geometry_of, rows_inside
 from edgepack.compiler.schedules.nest import Nest, Request
 from edgepack.compiler.schedules.panels import PackedPanels
+from edgepack.compiler.schedules.prefetch import NextPanel, residual_of
 from edgepack.compiler.schedules.register_tile import (
     Panel,
     best_vectors,
     make_panels,
 )
-from edgepack.compiler.schedules.sharing import Bytes, panel_by_panel
+from edgepack.compiler.schedules.sharing import Bytes, panel_by_panel, threads_along_rows
 from edgepack.compiler.schedules.tile_body import Tile
 from edgepack.compiler.schedules.values import Values
 
@@ -87,6 +88,9 @@ class _Writer:
             request, geometry.weights, (0, 1, 2, 3), self.panels, geometry.depth, geometry.groups
         )
 
+        self.together = 0
+        """Results of a channel that a thread makes before it goes to the next panel; 0: rows are outside."""
+
     def nest(self) -> Any:
         """All loops, the operand that is read again more often inside."""
         geometry, tasks = self.geometry, self.request.tasks
@@ -109,6 +113,8 @@ class _Writer:
                 return self._row(n, group, panel, which, row)
 
             if panels_outside:
+                threads = threads_along_rows(rows, sizes, tasks)
+                self.together = -(-geometry.out_height // threads) * geometry.out_width
                 return panel_by_panel(
                     panels,
                     rows,
@@ -159,12 +165,18 @@ class _Writer:
                 used,
             )
 
+        def where(c: int, offset: Any) -> list[Any]:
+            return geometry.position(n, row, column + index(c), first + offset)
+
+        ahead = None
+        if self.together:
+            place = row * index(geometry.out_width) + column
+            ahead = self.weights.ahead(panel, which, place, columns, self.together, group)
         return [
+            *residual_of(self.request, columns, panel.width, where),
             *tile.start(),
-            self._window(row, edge, columns, taps),
-            *tile.finish(
-                lambda c, offset: geometry.position(n, row, column + index(c), first + offset),
-            ),
+            self._window(row, edge, columns, taps, ahead),
+            *tile.finish(where),
         ]
 
     def _input(self, n: Any, group: Any, line: Any, column: Any, kw: Any, channel: Any) -> Any:
@@ -175,18 +187,28 @@ class _Writer:
         values = Values(memory=self.request.memory, inlined=self.request.group.inlined)
         return values.at(geometry.data, geometry.input_position(n, line, across, where), True)
 
-    def _window(self, row: Any, edge: int | None, columns: int, taps: Any) -> Any:
-        """The loops over the window and the channels."""
+    def _window(
+        self, row: Any, edge: int | None, columns: int, taps: Any, ahead: NextPanel | None
+    ) -> Any:
+        """The loops over the window and the channels, and meanwhile what comes next of the weights."""
         geometry = self.geometry
+        height, width = geometry.kernel
 
         def channels(kh: Any, kw: Any, used: Sequence[int] | None) -> Any:
             if geometry.channels <= _UNROLLED_CHANNELS:
                 return [taps(kh, kw, index(c), used) for c in range(geometry.channels)]
-            return emit.serial(geometry.channels, lambda c: taps(kh, kw, c, used))
+            if ahead is None:
+                return emit.serial(geometry.channels, lambda c: taps(kh, kw, c, used))
+            return ahead.loop(
+                geometry.channels,
+                lambda c: taps(kh, kw, c, used),
+                kh * index(width) + kw,
+                height * width,
+            )
 
         def line(kh: Any) -> Any:
             if edge is None:
-                return self._inner_line(kh, taps, channels)
+                return self._inner_line(kh, taps, channels, ahead)
             return [
                 channels(kh, index(kw), used)
                 for kw in range(geometry.kernel[1])
@@ -195,10 +217,11 @@ class _Writer:
 
         return rows_inside(geometry, row, line)
 
-    def _inner_line(self, kh: Any, taps: Any, channels: Any) -> Any:
+    def _inner_line(self, kh: Any, taps: Any, channels: Any, ahead: NextPanel | None) -> Any:
         geometry = self.geometry
         if geometry.channels_last and geometry.dilation[1] == 1 and geometry.groups == 1:
-            return emit.serial(
-                geometry.kernel[1] * geometry.channels, lambda q: taps(kh, index(0), q, None)
-            )
+            length = geometry.kernel[1] * geometry.channels
+            if ahead is None:
+                return emit.serial(length, lambda q: taps(kh, index(0), q, None))
+            return ahead.loop(length, lambda q: taps(kh, index(0), q, None), kh, geometry.kernel[0])
         return emit.serial(geometry.kernel[1], lambda kw: channels(kh, kw, None))

@@ -163,6 +163,15 @@ def store(buffer: Any, position: Any, value: Any) -> Any:
     return tirx.BufferStore(buffer, value, [position])
 
 
+def prefetch(buffer: Any, position: Any, level: int) -> Any:
+    """Ask for the cache line of an element, to be read, into a level of the cache (1 or 2)."""
+    from tvm import tirx
+
+    address = tirx.address_of(load(buffer, position))
+    arguments = [tirx.IntImm("int32", value) for value in (0, 4 - level, 1)]  # read; data
+    return tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", address, *arguments))
+
+
 def bind(value: Any, name: str, statements: list[Any]) -> Any:
     """Name ``value`` for what follows, so that it is computed once."""
     from tvm import tirx

@@ -15,6 +15,7 @@ needs.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,7 @@ from edgepack.compiler.schedules.expressions import flat_index, index
 from edgepack.compiler.schedules.groups import is_product
 from edgepack.compiler.schedules.nest import Nest, Packing, Request
 from edgepack.compiler.schedules.panels import CopiedPanel, PackedPanels
+from edgepack.compiler.schedules.prefetch import residual_of
 from edgepack.compiler.schedules.product import Product, element_of, product_of
 from edgepack.compiler.schedules.register_tile import (
     Panel,
@@ -32,7 +34,7 @@ from edgepack.compiler.schedules.register_tile import (
     make_panels,
     row_tiles,
 )
-from edgepack.compiler.schedules.sharing import Bytes, panel_by_panel
+from edgepack.compiler.schedules.sharing import Bytes, panel_by_panel, threads_along_rows
 from edgepack.compiler.schedules.stages import shape_of
 from edgepack.compiler.schedules.tile_body import Tile
 
@@ -87,6 +89,8 @@ class _Writer:
         self.workspaces: list[Any] = []
         self.weights: PackedPanels | None = None
         self.copy: CopiedPanel | None = None
+        self.together = 0
+        """Rows that a thread does of a panel before it goes to the next one; 0 where panels are inside."""
         if product.constant:
             self._pack()
 
@@ -160,7 +164,9 @@ class _Writer:
         panels, tiles = self._segments(rows)
         tile = partial(self._tile, batch)
         if panels_outside:
-            return panel_by_panel(panels, tiles, tile, self._bytes(rows), tasks)
+            sizes = self._bytes(rows)
+            self.together = -(-rows // threads_along_rows(tiles, sizes, tasks))
+            return panel_by_panel(panels, tiles, tile, sizes, tasks)
         return emit.segmented(tiles, panels, lambda t, n, p, w: tile(p, w, t, n), tasks)
 
     def _position(self, batch: list[Any], row: Any, column: Any) -> list[Any]:
@@ -188,13 +194,29 @@ class _Writer:
                 lambda offset, lanes: self._b(batch, panel, which, first, reduced, offset, lanes),
             )
 
+        def where(column: int, offset: Any) -> list[Any]:
+            return self._position(batch, row + index(column), first + offset)
+
         return [
+            *residual_of(self.request, columns, panel.width, where),
             *tile.start(),
-            emit.grid(self.depth, term, 1),
-            *tile.finish(
-                lambda column, offset: self._position(batch, row + index(column), first + offset)
-            ),
+            self._terms(term, panel, which, row, columns),
+            *tile.finish(where),
         ]
+
+    def _terms(
+        self, term: Callable[[list[Any]], Any], panel: Panel, which: Any, row: Any, columns: int
+    ) -> Any:
+        """The loop over the terms, and meanwhile what comes next of B."""
+        deep = [axis for axis, extent in enumerate(self.depth) if extent > 1]
+        ahead = None
+        if self.weights is not None and self.together and len(deep) == 1:
+            ahead = self.weights.ahead(panel, which, row, columns, self.together)
+        if ahead is None:
+            return emit.grid(self.depth, term, 1)
+        (axis,) = deep
+        before, after = [index(0)] * axis, [index(0)] * (len(self.depth) - axis - 1)
+        return ahead.loop(self.depth[axis], lambda k: term([*before, k, *after]))
 
     def _operand(self, operand: Any, position: list[Any], reduced: list[Any]) -> Any:
         axes = {v: p for (v, _), p in zip(self.main.axes, position, strict=True)}

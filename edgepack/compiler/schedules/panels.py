@@ -9,8 +9,10 @@ from typing import Any
 from edgepack.compiler.schedules import emit
 from edgepack.compiler.schedules.expressions import index
 from edgepack.compiler.schedules.nest import Packing, Request
+from edgepack.compiler.schedules.prefetch import NextPanel, is_worth
 from edgepack.compiler.schedules.register_tile import Panel
-from edgepack.compiler.schedules.values import Rows
+from edgepack.compiler.schedules.stages import shape_of
+from edgepack.compiler.schedules.values import LINE, Rows
 
 
 class PackedPanels:
@@ -33,7 +35,7 @@ class PackedPanels:
     ) -> None:
         from tvm import tirx
 
-        self.panels, self.depth = panels, depth
+        self.panels, self.depth, self.target = panels, depth, request.target
         self.group_elements = sum(panel.count * panel.padded for panel in panels) * depth
         self.buffer = tirx.decl_buffer((groups * self.group_elements,), source.dtype, source.name)
         request.memory.replace(source, self.buffer)
@@ -58,11 +60,33 @@ class PackedPanels:
         group: Any = None,
     ) -> Any:
         """``lanes`` weights of a term, from lane ``offset`` of panel number ``which`` on."""
-        before = sum(p.count * p.padded for p in self.panels if p.start < panel.start) * self.depth
-        at = index(before + offset) + (which * index(self.depth) + term) * index(panel.padded)
-        if group is not None:
-            at = group * index(self.group_elements) + at
+        at = self._start(panel, which, group) + term * index(panel.padded) + index(offset)
         return emit.load(self.buffer, emit.lanes_of(at, lanes))
+
+    def _start(self, panel: Panel, which: Any, group: Any) -> Any:
+        before = sum(p.count * p.padded for p in self.panels if p.start < panel.start) * self.depth
+        at = index(before) + which * index(self.depth * panel.padded)
+        return at if group is None else group * index(self.group_elements) + at
+
+    def ahead(
+        self, panel: Panel, which: Any, row: Any, columns: int, rows: int, group: Any = None
+    ) -> NextPanel | None:
+        """What a tile of ``columns`` from ``row`` on asks for, of ``rows`` that a thread does of a panel.
+
+        None where one tile is all, or the weights stay in the first cache level.
+        """
+        from tvm import tirx
+
+        (elements,) = shape_of(self.buffer)
+        if columns >= rows or not is_worth(elements, self.target):
+            return None
+        lines = -(-self.depth * panel.padded // LINE)
+        part = -(-lines * columns // rows)
+        turn = tirx.FloorMod(row, index(rows))  # whichever thread's rows these are
+        begin = tirx.FloorDiv(turn * index(lines), index(rows)) * index(LINE)
+        begin = self._start(panel, which + index(1), group) + begin
+        last = index(max(0, elements - part * LINE))
+        return NextPanel(buffer=self.buffer, start=tirx.min(begin, last), lines=part)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -32,19 +32,19 @@ def panel_by_panel(
     tasks: int,
 ) -> Any:
     """For panels: for rows: ``body(panel, which, row kind, row)``, shared by threads."""
-    if tasks > 1 and _share_rows(rows, sizes, tasks):
+    if threads_along_rows(rows, sizes, tasks) > 1:
         return emit.segmented_inside(panels, rows, body)
     return emit.segmented(panels, rows, body, tasks)
 
 
-def _share_rows(rows: emit.Segments, sizes: Bytes, tasks: int) -> bool:
-    """Whether each thread does its rows of all panels, rather than all rows of its panels.
+def threads_along_rows(rows: emit.Segments, sizes: Bytes, tasks: int) -> int:
+    """How many threads share the rows of each panel: 1 where each has panels of its own.
 
     Most kernels share an image's rows. A thread that does so here too has most of its A in its own
     cache, and in the next kernel most of its C. With panels of its own it reads A whole, the most part
     from other cores' caches. With rows it reads B whole, but that nobody has written.
     """
     count = sum(number for _, number in rows)
-    if -(-count // tasks) * tasks > _MOST_UNEVEN * count:
-        return False
-    return _READ_AGAIN * sizes.b < sizes.a + sizes.c / tasks
+    if tasks <= 1 or -(-count // tasks) * tasks > _MOST_UNEVEN * count:
+        return 1
+    return tasks if _READ_AGAIN * sizes.b < sizes.a + sizes.c / tasks else 1

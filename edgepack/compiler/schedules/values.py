@@ -21,6 +21,9 @@ from edgepack.compiler.schedules.expressions import (
 )
 from edgepack.compiler.schedules.stages import Kernel, Stage
 
+LINE = 16
+"""Elements of four bytes in a cache line."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rows:
@@ -39,7 +42,7 @@ class Rows:
     def stride(self) -> int:
         """Elements from one thread's row to the next: no two share a cache line."""
         rows = self.ring * math.prod(self.extents)
-        return rows if self.slots == 1 else -(-rows // _LINE) * _LINE
+        return rows if self.slots == 1 else -(-rows // LINE) * LINE
 
     @property
     def elements(self) -> int:
@@ -56,10 +59,6 @@ class Rows:
             row = tirx.FloorMod(position[start - 1], index(self.ring))
             inside = row * index(math.prod(extents)) + inside
         return inside if self.slots == 1 else self.slot * index(self.stride) + inside
-
-
-_LINE = 16
-"""Elements of four bytes in a cache line."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

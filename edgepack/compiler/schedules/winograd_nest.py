@@ -192,18 +192,18 @@ class Writer:
     ) -> list[Any]:
         channels = self.geometry.channels
         tile = Tile(self.request, columns, panel)
-        statements = [
-            *tile.start(),
-            emit.serial(
-                channels,
-                lambda c: tile.accumulate(
-                    lambda out: emit.load(
-                        self.inputs, self._place(slot, product, row + index(out), channels) + c
-                    ),
-                    lambda offset, lanes: self.weights.at(panel, which, c, offset, lanes, product),
+
+        def term(c: Any) -> list[Any]:
+            return tile.accumulate(
+                lambda out: emit.load(
+                    self.inputs, self._place(slot, product, row + index(out), channels) + c
                 ),
-            ),
-        ]
+                lambda offset, lanes: self.weights.at(panel, which, c, offset, lanes, product),
+            )
+
+        ahead = self.weights.ahead(panel, which, row, columns, self.size, product)
+        loop = emit.serial if ahead is None else ahead.loop
+        statements = [*tile.start(), loop(channels, term)]
         first = index(panel.start) + which * index(panel.padded)
         for out, registers in enumerate(tile.sums):
             for register, vector in zip(registers, panel.vectors, strict=True):
