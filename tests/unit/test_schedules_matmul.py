@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -107,6 +108,58 @@ def test_a_panel_that_stays_in_the_cache_or_serves_few_rows_is_not_copied() -> N
         network = product((rows, depth), (depth, columns), constant=False)
         compiled, _ = kernels.check(network, kernels.PROFILES[-1])
         assert compiled.plan.arena_bytes == 0
+
+
+FEW_ROWS_IN_CACHE: list[Shape] = [(7, 2048, 130), (33, 4096, 128), (2, 9, 4096, 200)]
+"""Rows, terms and columns, the last with a batch: rows that lie a large power of two apart."""
+
+
+@pytest.mark.parametrize("profile", kernels.EXTREMES)
+@pytest.mark.parametrize("size", FEW_ROWS_IN_CACHE, ids=str)
+def test_rows_that_share_a_few_sets_of_the_cache_are_copied(size: Shape, profile: str) -> None:
+    *rows, depth, columns = size
+    network = product((*rows, depth), (depth, columns), constant=True)
+    compiled, _ = kernels.check(network, profile, rule="matmul")
+    assert compiled.plan.arena_bytes >= 4 * math.prod(rows) * (depth + 16)
+
+
+def test_rows_that_the_cache_holds_or_few_columns_need_are_not_copied() -> None:
+    for rows, depth, columns in ((33, 4000, 128), (33, 4096, 127), (1, 4096, 128), (40, 64, 256)):
+        network = product((rows, depth), (depth, columns), constant=True)
+        compiled, _ = kernels.check(network, kernels.PROFILES[-1], rule="matmul")
+        assert compiled.plan.arena_bytes == 0
+
+
+POINTWISE: dict[str, tuple[Shape, int, bool]] = {
+    "7 of 14": ((14, 14), 2, True),
+    "4 of 7": ((7, 7), 2, True),
+    "3 of 9": ((8, 9), 3, True),
+    "25 of 50": ((6, 50), 2, False),
+}
+"""Image and stride of 1x1 convolutions, and whether their rows are too short for a tile."""
+
+
+@pytest.mark.parametrize("name", POINTWISE)
+def test_pixels_of_short_rows_are_put_together(name: str) -> None:
+    image, stride, copied = POINTWISE[name]
+    result = [1, 130, *(-(-extent // stride) for extent in image)]
+    network = networks.model(
+        [node("Conv", "x w", "y", strides=[stride] * 2), node("Relu", "y", "z")],
+        {"x": [1, 70, *image]},
+        {"z": result},
+        {"w": weights(130, 70, 1, 1)},
+    )
+    compiled, _ = kernels.check(network, kernels.PROFILES[-1], rule="matmul")
+    _, module = kernels.lowered(network, load_target(kernels.PROFILES[-1]))
+    assert ("rows" in str(module.script())) == copied, compiled.rules_called
+
+
+@pytest.mark.usefixtures("small_kernels_shared")
+def test_threads_share_the_copy_of_rows() -> None:
+    target = replace(load_target(kernels.PROFILES[-1]), cores=4)
+    for *rows, depth, columns in FEW_ROWS_IN_CACHE:
+        network = product((*rows, depth), (depth, columns), constant=True)
+        kernels.check_threads(kernels.compile_network(network, target), 2, 3)
 
 
 @pytest.mark.parametrize("shapes", SUMS, ids=str)

@@ -7,9 +7,10 @@ The outer loop is over whichever operand is read again less: with panels outside
 panel and B once in all; with row tiles outside, the other way round. What fits half of the second
 cache level is taken as free to read again. A constant B is packed panel by panel at compile time,
 [panel][k][lane], so that the inner loop reads it in order; of another B whose rows lie so far apart that
-they drive one another out of the first cache, each panel is copied so before its row tiles. With one
-row (M = 1) the tile is one column of up to eight vectors, which keeps as many sums going as the latency
-needs.
+they drive one another out of the first cache, each panel is copied so before its row tiles. Rows of A of
+which that holds, and the pixels of short rows of an image, are copied before all (spaced_rows.py). With
+one row (M = 1) the tile is one column of up to eight vectors, which keeps as many sums going as the
+latency needs.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from edgepack.compiler.schedules.register_tile import (
     row_tiles,
 )
 from edgepack.compiler.schedules.sharing import Bytes, panel_by_panel, threads_along_rows
+from edgepack.compiler.schedules.spaced_rows import spaced
 from edgepack.compiler.schedules.stages import shape_of
 from edgepack.compiler.schedules.tile_body import Tile
 
@@ -57,6 +59,9 @@ def schedule(request: Request) -> Nest | None:
     product = product_of(request)
     if product is None:
         return None
+    apart = spaced(request, product)
+    if apart is not None:
+        product = apart.product
     rows = math.prod(main.shape[axis] for axis in product.rows)
     width = main.shape[product.columns]
     depth = math.prod(extent for _, extent in main.reduced)
@@ -66,9 +71,9 @@ def schedule(request: Request) -> Nest | None:
     writer = _Writer(request, product, panels)
     return Nest(
         rule="matmul",
-        statements=writer.nest(rows, depth),
+        statements=emit.sequence(apart and apart.statements, writer.nest(rows, depth)),
         packings=tuple(writer.packings),
-        workspaces=tuple(writer.workspaces),
+        workspaces=(*([apart.buffer] if apart else []), *writer.workspaces),
     )
 
 

@@ -45,7 +45,7 @@ def product_of(request: Request) -> Product | None:
     for a, b in ((first, second), (second, first)):
         if not isinstance(b, ir.TensorLoad):
             continue
-        used_a, used_b = _used(request, a, axes), _used(request, b, axes)
+        used_a, used_b = used_axes(request, a, axes), used_axes(request, b, axes)
         if last in used_a or (last not in used_b and extents[last] > 1):
             continue
         constant = _is_constant(request, b) and not any(
@@ -54,7 +54,7 @@ def product_of(request: Request) -> Product | None:
         if not constant and not _contiguous(request, b, axes[last]) and extents[last] > 1:
             continue
         own = [x for x in range(fixed, last) if extents[x] > 1 and x not in used_b]
-        rows = _merged_rows(request, a, own)
+        rows = merged_rows(request, a, own)
         batch = tuple(x for x in range(fixed, len(extents)) if x not in rows and x != last)
         return Product(
             a=a,
@@ -68,7 +68,7 @@ def product_of(request: Request) -> Product | None:
     return None
 
 
-def _merged_rows(request: Request, a: Any, own: Sequence[int]) -> tuple[int, ...]:
+def merged_rows(request: Request, a: Any, own: Sequence[int]) -> tuple[int, ...]:
     """The largest run of ``own`` axes that A, the epilogue and the store all walk as one."""
     main, result = request.group.main, request.group.result
     assert main is not None
@@ -112,7 +112,7 @@ def element_of(request: Request, operand: Any, axes: Mapping[Any, Any]) -> Any:
     return rebuild(operand, axes, lambda buffer, at, _: values.at(buffer, at, True))
 
 
-def _used(request: Request, operand: Any, axes: Sequence[Any]) -> set[int]:
+def used_axes(request: Request, operand: Any, axes: Sequence[Any]) -> set[int]:
     """The axes on which an operand depends."""
     value = element_of(request, operand, {})
     return {position for position, axis in enumerate(axes) if uses(value, axis)}
