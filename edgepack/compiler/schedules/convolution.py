@@ -168,10 +168,8 @@ class _Writer:
         def where(c: int, offset: Any) -> list[Any]:
             return geometry.position(n, row, column + index(c), first + offset)
 
-        ahead = None
-        if self.together:
-            place = row * index(geometry.out_width) + column
-            ahead = self.weights.ahead(panel, which, place, columns, self.together, group)
+        place = row * index(geometry.out_width) + column
+        ahead = self.weights.ahead(panel, which, place, columns, self.together, group)
         return [
             *residual_of(self.request, columns, panel.width, where),
             *tile.start(),
@@ -187,9 +185,7 @@ class _Writer:
         values = Values(memory=self.request.memory, inlined=self.request.group.inlined)
         return values.at(geometry.data, geometry.input_position(n, line, across, where), True)
 
-    def _window(
-        self, row: Any, edge: int | None, columns: int, taps: Any, ahead: NextPanel | None
-    ) -> Any:
+    def _window(self, row: Any, edge: int | None, columns: int, taps: Any, ahead: NextPanel) -> Any:
         """The loops over the window and the channels, and meanwhile what comes next of the weights."""
         geometry = self.geometry
         height, width = geometry.kernel
@@ -197,8 +193,6 @@ class _Writer:
         def channels(kh: Any, kw: Any, used: Sequence[int] | None) -> Any:
             if geometry.channels <= _UNROLLED_CHANNELS:
                 return [taps(kh, kw, index(c), used) for c in range(geometry.channels)]
-            if ahead is None:
-                return emit.serial(geometry.channels, lambda c: taps(kh, kw, c, used))
             return ahead.loop(
                 geometry.channels,
                 lambda c: taps(kh, kw, c, used),
@@ -217,11 +211,9 @@ class _Writer:
 
         return rows_inside(geometry, row, line)
 
-    def _inner_line(self, kh: Any, taps: Any, channels: Any, ahead: NextPanel | None) -> Any:
+    def _inner_line(self, kh: Any, taps: Any, channels: Any, ahead: NextPanel) -> Any:
         geometry = self.geometry
         if geometry.channels_last and geometry.dilation[1] == 1 and geometry.groups == 1:
             length = geometry.kernel[1] * geometry.channels
-            if ahead is None:
-                return emit.serial(length, lambda q: taps(kh, index(0), q, None))
             return ahead.loop(length, lambda q: taps(kh, index(0), q, None), kh, geometry.kernel[0])
         return emit.serial(geometry.kernel[1], lambda kw: channels(kh, kw, None))

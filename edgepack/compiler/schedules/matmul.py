@@ -214,11 +214,9 @@ class _Writer:
     ) -> Any:
         """The loop over the terms, and meanwhile what comes next of B."""
         deep = [axis for axis, extent in enumerate(self.depth) if extent > 1]
-        ahead = None
-        if self.weights is not None and self.together and len(deep) == 1:
-            ahead = self.weights.ahead(panel, which, row, columns, self.together)
-        if ahead is None:
+        if self.weights is None or len(deep) != 1:
             return emit.grid(self.depth, term, 1)
+        ahead = self.weights.ahead(panel, which, row, columns, self.together)
         (axis,) = deep
         before, after = [index(0)] * axis, [index(0)] * (len(self.depth) - axis - 1)
         return ahead.loop(self.depth[axis], lambda k: term([*before, k, *after]))

@@ -70,16 +70,16 @@ class PackedPanels:
 
     def ahead(
         self, panel: Panel, which: Any, row: Any, columns: int, rows: int, group: Any = None
-    ) -> NextPanel | None:
+    ) -> NextPanel:
         """What a tile of ``columns`` from ``row`` on asks for, of ``rows`` that a thread does of a panel.
 
-        None where one tile is all, or the weights stay in the first cache level.
+        Nothing where one tile is all, or the weights stay in the first cache level.
         """
         from tvm import tirx
 
         (elements,) = shape_of(self.buffer)
         if columns >= rows or not is_worth(elements, self.target):
-            return None
+            return NextPanel(buffer=self.buffer, start=index(0), lines=0)
         lines = -(-self.depth * panel.padded // LINE)
         part = -(-lines * columns // rows)
         turn = tirx.FloorMod(row, index(rows))  # whichever thread's rows these are

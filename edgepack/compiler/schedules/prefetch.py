@@ -49,6 +49,8 @@ class NextPanel:
         self, length: int, body: Callable[[Any], Any], part: Any = None, parts: int = 1
     ) -> list[Any]:
         """A loop over ``length`` terms that asks for lines: all, or those of one of ``parts``."""
+        if not self.lines:
+            return [emit.serial(length, body)]
         lines = -(-self.lines // parts)
         every = _chunk(length, min(length, max(_LEAST_TERMS, length // lines)))
         count, rest = divmod(length, every)

@@ -202,8 +202,7 @@ class Writer:
             )
 
         ahead = self.weights.ahead(panel, which, row, columns, self.size, product)
-        loop = emit.serial if ahead is None else ahead.loop
-        statements = [*tile.start(), loop(channels, term)]
+        statements = [*tile.start(), *ahead.loop(channels, term)]
         first = index(panel.start) + which * index(panel.padded)
         for out, registers in enumerate(tile.sums):
             for register, vector in zip(registers, panel.vectors, strict=True):
