@@ -6,6 +6,7 @@ from dataclasses import replace
 import onnx
 import pytest
 
+from edgepack.compiler.schedules.register_tile import split_evenly
 from edgepack.targets import Target, load_target
 from tests import kernels, networks
 from tests.kernels import weights
@@ -55,6 +56,23 @@ def test_rows_of_a_product_are_shared_where_its_weights_are_small(size: Sequence
 
 
 @pytest.mark.usefixtures("small_kernels_shared")
+def test_a_product_has_a_few_more_row_tiles_where_threads_then_share_them_evenly() -> None:
+    for rows in range(49, 73):
+        network = pointwise(rows, 24, 40)
+        assert BY_ROWS in loops(network), rows
+    compiled, _ = kernels.check(network, target(), rule="matmul")
+    kernels.check_threads(compiled, 2, 3, CORES)
+
+
+def test_the_number_of_row_tiles_is_what_the_registers_ask_for_or_a_little_more() -> None:
+    assert split_evenly(125, 14) == [14] * 8 + [13]
+    assert split_evenly(125, 14, 2) == [13] * 5 + [12] * 5
+    assert split_evenly(36, 14, 2) == [9] * 4
+    assert split_evenly(40, 8, 4) == [8] * 5  # eight would be far smaller ones
+    assert split_evenly(3, 1, 4) == [1] * 3
+
+
+@pytest.mark.usefixtures("small_kernels_shared")
 @pytest.mark.parametrize("size", [16, 48])
 def test_rows_of_a_convolution_are_shared_where_its_weights_are_small(size: int) -> None:
     network = convolution(size, 5, 40)
@@ -68,7 +86,7 @@ def test_rows_of_a_convolution_are_shared_where_its_weights_are_small(size: int)
     "network",
     [
         pytest.param(pointwise(49, 160, 960), id="weights larger than the image"),
-        pytest.param(pointwise(25, 24, 40), id="too few rows to share evenly"),
+        pytest.param(pointwise(10, 24, 64), id="too few rows to share evenly"),
         pytest.param(convolution(14, 8, 512), id="seven rows"),
     ],
 )
@@ -80,7 +98,7 @@ def test_panels_are_shared_otherwise(network: onnx.ModelProto) -> None:
 
 
 def test_tensors_that_only_move_are_shared_from_a_few_microseconds_on() -> None:
-    for side, shared in ((64, False), (512, True)):
+    for side, shared in ((64, False), (128, True)):
         network = networks.model(
             [node("Transpose", "x", "y", perm=[1, 0])],
             {"x": [side, side]},

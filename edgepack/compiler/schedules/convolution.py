@@ -119,7 +119,7 @@ class _Writer:
                     panels,
                     rows,
                     lambda panel, which, _, row: tiles(panel, which, row),
-                    sizes,
+                    threads,
                     tasks,
                 )
             return emit.segmented(

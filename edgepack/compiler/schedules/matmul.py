@@ -159,19 +159,21 @@ class _Writer:
 
         return emit.shares(math.prod(batch) * count, tasks, one)
 
-    def _segments(self, rows: int) -> tuple[emit.Segments, emit.Segments]:
-        """The panels, and the row tiles."""
+    def _segments(self, rows: int, tasks: int = 1) -> tuple[emit.Segments, emit.Segments]:
+        """The panels, and the row tiles, which ``tasks`` threads share."""
         widest = max(len(panel.vectors) for panel in self.panels)
         most = self.request.registers(self.product.step).columns(widest)
-        return [(panel, panel.count) for panel in self.panels], row_tiles(rows, most)
+        return [(panel, panel.count) for panel in self.panels], row_tiles(rows, most, tasks)
 
     def _loops(self, batch: list[Any], rows: int, panels_outside: bool, tasks: int) -> Any:
-        panels, tiles = self._segments(rows)
+        panels, tiles = self._segments(rows, tasks)
         tile = partial(self._tile, batch)
         if panels_outside:
-            sizes = self._bytes(rows)
-            self.together = -(-rows // threads_along_rows(tiles, sizes, tasks))
-            return panel_by_panel(panels, tiles, tile, sizes, tasks)
+            along_rows = threads_along_rows(tiles, self._bytes(rows), tasks)
+            if along_rows == 1:
+                _, tiles = self._segments(rows)
+            self.together = -(-rows // along_rows)
+            return panel_by_panel(panels, tiles, tile, along_rows, tasks)
         return emit.segmented(tiles, panels, lambda t, n, p, w: tile(p, w, t, n), tasks)
 
     def _position(self, batch: list[Any], row: Any, column: Any) -> list[Any]:

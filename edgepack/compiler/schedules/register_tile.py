@@ -33,6 +33,8 @@ _STORE = 1.5
 _TILE = 12.0
 """Cycles that starting and ending a tile's loop costs."""
 _MOST_COLUMNS = 30
+_MOST_MORE = 4 / 3
+"""Tiles, as a multiple of what the registers ask for, that threads may have to share them evenly."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,9 +121,15 @@ def make_panels(width: int, vectors: int, lanes: int, *, padded: bool) -> list[P
     return panels
 
 
-def split_evenly(length: int, most: int) -> list[int]:
-    """``length`` columns in as few tiles of at most ``most`` as can be, about equal ones."""
+def split_evenly(length: int, most: int, tasks: int = 1) -> list[int]:
+    """``length`` columns in as few tiles of at most ``most`` as can be, about equal ones.
+
+    In a few more where each of ``tasks`` threads then does as many.
+    """
     tiles = -(-length // most)
+    even = -(-tiles // tasks) * tasks
+    if even <= min(_MOST_MORE * tiles, length):
+        tiles = even
     base, larger = divmod(length, tiles)
     return [base + 1] * larger + [base] * (tiles - larger)
 
@@ -156,11 +164,11 @@ def _tile_cost(columns: int, vectors: int, depth: int) -> float:
     return depth * step + sums * _STORE + _TILE
 
 
-def row_tiles(length: int, most: int) -> list[tuple[tuple[int, int], int]]:
+def row_tiles(length: int, most: int, tasks: int = 1) -> list[tuple[tuple[int, int], int]]:
     """``split_evenly`` as segments: ((columns, first column), number of such tiles)."""
     found = []
     start = 0
-    for columns, _, count in runs(split_evenly(length, most)):
+    for columns, _, count in runs(split_evenly(length, most, tasks)):
         found.append(((columns, start), count))
         start += columns * count
     return found

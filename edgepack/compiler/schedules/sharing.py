@@ -28,11 +28,14 @@ def panel_by_panel(
     panels: emit.Segments,
     rows: emit.Segments,
     body: Callable[[Any, Any, Any, Any], Any],
-    sizes: Bytes,
+    along_rows: int,
     tasks: int,
 ) -> Any:
-    """For panels: for rows: ``body(panel, which, row kind, row)``, shared by threads."""
-    if threads_along_rows(rows, sizes, tasks) > 1:
+    """For panels: for rows: ``body(panel, which, row kind, row)``, shared by threads.
+
+    ``along_rows`` of them share the rows of each panel, or with 1 each has panels of its own.
+    """
+    if along_rows > 1:
         return emit.segmented_inside(panels, rows, body)
     return emit.segmented(panels, rows, body, tasks)
 
