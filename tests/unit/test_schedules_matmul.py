@@ -154,6 +154,21 @@ def test_pixels_of_short_rows_are_put_together(name: str) -> None:
     assert ("rows" in str(module.script())) == copied, compiled.rules_called
 
 
+def test_pixels_of_rows_of_14_are_put_together_where_the_weights_leave_the_second_cache() -> None:
+    network = networks.model(
+        [node("Conv", "x w", "y", strides=[2, 2])],
+        {"x": [1, 70, 28, 28]},
+        {"y": [1, 130, 14, 14]},
+        {"w": weights(130, 70, 1, 1)},
+    )
+    weights_bytes = 4 * 70 * 130
+    for cache, copied in ((2 * weights_bytes - 8, True), (2 * weights_bytes, False)):
+        target = replace(load_target(kernels.PROFILES[-1]), l2_bytes=cache)
+        kernels.check(network, target, rule="matmul")
+        _, module = kernels.lowered(network, target)
+        assert ("rows" in str(module.script())) == copied
+
+
 @pytest.mark.usefixtures("small_kernels_shared")
 def test_threads_share_the_copy_of_rows() -> None:
     target = replace(load_target(kernels.PROFILES[-1]), cores=4)

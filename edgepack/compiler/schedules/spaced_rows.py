@@ -11,7 +11,6 @@ each panel of B.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +25,8 @@ _FEW_TOGETHER = 4
 """Rows that the first cache level holds beside each other, for a copy to be worth it."""
 _SHORT = 12
 """Rows that can be walked as one, at most, for a copy to be worth it: fewer than a tile or two."""
+_FEW_FOR_B = 16
+"""The same where B is not in the second cache level: each such run of rows reads all of it anew."""
 _LEAST_WIDTH = 128
 """Of B: with fewer columns, the copy costs more than a twentieth of the product."""
 
@@ -63,7 +64,7 @@ def spaced(request: Request, product: Product) -> Spaced | None:
     rows = merged_rows(request, a, [x for x in own if x in (*product.rows, *product.batch)])
     batch = tuple(x for x in range(len(axes)) if x not in rows and x != product.columns)
     new = replace(product, a=a, rows=rows, batch=batch, step=depth + LINE)
-    if not _drive_one_another_out(request, product) and not _is_longer(main.shape, product, new):
+    if not _drive_one_another_out(request, product) and not _is_longer(request, product, new):
         return None
 
     origin = {variable: index(0) for variable, _ in (*main.axes, *main.reduced)}
@@ -90,7 +91,11 @@ def _drive_one_another_out(request: Request, product: Product) -> bool:
     return few <= _FEW_TOGETHER and few < math.prod(main.shape[axis] for axis in product.rows)
 
 
-def _is_longer(shape: Sequence[int], old: Product, new: Product) -> bool:
+def _is_longer(request: Request, old: Product, new: Product) -> bool:
     """Whether the rows that can be walked as one become more, where they are few."""
-    before, after = (math.prod(shape[axis] for axis in each.rows) for each in (old, new))
-    return new.constant and before < min(_SHORT, after)
+    main = request.group.main
+    assert main is not None
+    before, after = (math.prod(main.shape[axis] for axis in each.rows) for each in (old, new))
+    b = 4 * main.shape[new.columns] * math.prod(extent for _, extent in main.reduced)
+    few = _FEW_FOR_B if b > request.target.l2_bytes // 2 else _SHORT
+    return new.constant and before < min(few, after)
