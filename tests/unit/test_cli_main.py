@@ -167,9 +167,13 @@ def test_an_interrupt_that_a_library_turned_into_its_own_error_is_one(
             raise error from None
 
     monkeypatch.setattr(targets, "load_target", interrupted)
-    assert main(["targets", "x", "--json"]) == 130
-    assert json.loads(capfd.readouterr().out)["error"]["class"] == "Interrupted"
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it
+    try:
+        assert main(["targets", "x", "--json"]) == 130
+        assert json.loads(capfd.readouterr().out)["error"]["class"] == "Interrupted"
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("flags", [[], ["--json"]])
