@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import onnx
 import pytest
 
+from edgepack.compiler.schedules.register_tile import RegisterFile, best_vectors
+from edgepack.targets import load_target
 from tests import kernels, networks
 from tests.kernels import weights
 from tests.networks import node
@@ -90,7 +93,11 @@ WINDOWS = {
     "three groups": Case(51, 33, (7, 7), (3, 3), (2, 2), (1, 1, 1, 1), group=3, batch=2),
     "three groups, 1x1": Case(9, 15, (9, 13), (1, 1), group=3),
     "two groups, width 1": Case(34, 62, (31, 1), (3, 1), (2, 1), (1, 0, 1, 0), group=2, batch=2),
-    "two results a channel": Case(17, 34, (7, 9), (3, 3), (2, 2), (1, 1, 1, 1), group=17, batch=2),
+    "three results a channel": Case(
+        17, 51, (7, 9), (3, 3), (2, 2), (1, 1, 1, 1), group=17, batch=2
+    ),
+    "three groups of three": Case(9, 9, (7, 9), (3, 3), (1, 1), (1, 1, 1, 1), group=3),
+    "far more channels than results": Case(60, 6, (7, 9), (3, 3), (1, 1), (1, 1, 1, 1), group=3),
     "shared by threads": Case(16, 33, (21, 23), (3, 3), (2, 1), (1, 1, 1, 1), batch=2),
 }
 DEPTHWISE = {
@@ -108,6 +115,28 @@ DEPTHWISE = {
     "nothing but padding at the edges": Case(3, 3, (2, 2), (3, 3), (1, 1), (4, 5, 6, 3), group=3),
     "shared by threads": Case(33, 33, (29, 31), (3, 3), (1, 1), (1, 1, 1, 1), group=33, batch=2),
 }
+NARROW = {
+    "a result of two channels": Case(
+        34, 17, (7, 9), (3, 3), (2, 2), (1, 1, 1, 1), group=17, batch=2
+    ),
+    "two results of one channel": Case(17, 34, (7, 9), (3, 3), (2, 2), (1, 1, 1, 1), group=17),
+    "two of two": Case(26, 26, (7, 13), (3, 3), (1, 1), (1, 1, 1, 1), group=13, batch=2),
+    "two of two, 1x1": Case(38, 38, (6, 5), (1, 1), group=19),
+    "two of three": Case(21, 14, (9, 8), (3, 3), (1, 2), (2, 0, 1, 1), group=7),
+    "two of four": Case(36, 18, (5, 17), (2, 5), (1, 1), (0, 2, 1, 2), group=9),
+    "dilated": Case(22, 22, (17, 19), (5, 5), (1, 1), (6, 6, 6, 6), (3, 3), group=11),
+    "width 1": Case(6, 6, (23, 1), (5, 1), (1, 1), (2, 0, 2, 0), group=3),
+    "one pixel": Case(6, 6, (1, 1), (3, 3), (1, 1), (1, 1, 1, 1), group=3),
+    "nothing but padding at the edges": Case(4, 4, (2, 2), (3, 3), (1, 1), (4, 5, 6, 3), group=2),
+}
+"""Groups of which the shortest vector of the profiles holds two."""
+NARROW_FOR_LONG_VECTORS = {
+    "four of four": Case(52, 52, (7, 17), (3, 3), (1, 1), (1, 1, 1, 1), group=13),
+    "four of one": Case(5, 20, (9, 9), (3, 3), (2, 2), (1, 1, 1, 1), group=5),
+    "four of six": Case(30, 20, (9, 9), (3, 3), (1, 1), (1, 1, 1, 1), group=5),
+    "eight of eight": Case(40, 40, (7, 9), (3, 3), (2, 2), (1, 1, 1, 1), group=5, batch=2),
+    "eight of sixteen": Case(48, 24, (5, 6), (3, 3), (1, 1), (1, 1, 1, 1), group=3),
+}
 
 
 @pytest.mark.parametrize("profile", kernels.EXTREMES)
@@ -118,9 +147,36 @@ def test_convolution_of(name: str, profile: str) -> None:
 
 
 @pytest.mark.parametrize("profile", kernels.EXTREMES)
+@pytest.mark.parametrize("name", NARROW)
+def test_narrow_groups(name: str, profile: str) -> None:
+    case = NARROW[name]
+    rule = "depthwise" if case.channels == case.group else "narrow groups"
+    kernels.check(case.network(), profile, rule=rule)
+
+
+@pytest.mark.parametrize("name", NARROW_FOR_LONG_VECTORS)
+def test_groups_of_a_part_of_a_long_vector(name: str) -> None:
+    case = NARROW_FOR_LONG_VECTORS[name]
+    for profile in kernels.PROFILES:
+        lanes = load_target(profile).vector_bits // 32
+        compiled, _ = kernels.check(case.network(), profile)
+        assert ("convolution" in compiled.rules_called) == (case.out // case.group >= lanes)
+
+
+@pytest.mark.parametrize("profile", kernels.EXTREMES)
 @pytest.mark.parametrize("name", DEPTHWISE)
 def test_depthwise_convolution_of(name: str, profile: str) -> None:
     kernels.check(DEPTHWISE[name].network(), profile, rule="depthwise")
+
+
+def test_a_panel_that_the_second_cache_does_not_hold_is_narrow_and_its_tiles_long() -> None:
+    file = RegisterFile(registers=32, sums=32)
+    small = replace(file, cache=2 << 20)
+    for depth, wide, narrow in ((64, 6, 6), (4608, 6, 2), (9216, 6, 3)):
+        assert best_vectors(7, 7, 1024, depth, 16, file) == wide
+        assert best_vectors(7, 7, 1024, depth, 16, small) == narrow
+    # One tile reads each panel once, however wide it is.
+    assert best_vectors(1, 1, 1024, 4608, 16, small) == best_vectors(1, 1, 1024, 4608, 16, file)
 
 
 @pytest.mark.parametrize("profile", kernels.EXTREMES)

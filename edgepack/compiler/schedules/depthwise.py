@@ -1,23 +1,30 @@
-"""Depthwise convolutions: every channel its own window, lanes are neighbouring channels.
+"""Depthwise convolutions, and others of narrow groups: lanes are neighbouring results, whatever their groups.
 
-    for rows (shared by threads):  for vectors of channels:  for tiles of columns:
+    for rows (shared by threads):  for vectors of results:  for tiles of columns:
         registers[column] = 0
-        for kh within the image:  weights[kh, 0..KW] in registers
-            for input columns under the tile:  v = input;  for kw: registers[column] += v * weights[kw]
+        for channels of a group:  for kh within the image:  weights[kh, 0..KW, channel] in registers
+            for input columns under the tile:
+                v = input, in each lane that channel of its group
+                for kw: registers[column] += v * weights[kw]
         epilogue, store
 
 An input vector is loaded once a row of the window and used for every column whose window holds it.
 The tile has as many columns as the register file allows beside the weights and one input. Edges are
 treated as in convolution.py: no padding is copied, no product with padding is made.
+
+Of a depthwise convolution v is what lies in memory. Where groups have several channels or results, and
+a vector holds several groups whole, v is one shuffle of what their channels are in memory: convolution.py
+would fill only as many lanes as a group has results.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from edgepack.compiler.schedules import emit
 from edgepack.compiler.schedules.columns import column_tiles
-from edgepack.compiler.schedules.expressions import index
+from edgepack.compiler.schedules.expressions import flat_index, index
 from edgepack.compiler.schedules.geometry import Geometry, geometry_of, rows_inside
 from edgepack.compiler.schedules.nest import Nest, Request
 from edgepack.compiler.schedules.panels import PackedPanels
@@ -26,22 +33,34 @@ from edgepack.compiler.schedules.tile_body import Tile
 from edgepack.compiler.schedules.values import Values
 
 _MOST_COLUMNS = 14
+_MOST_LOADED = 2
+"""Vectors that one shuffle takes from."""
 
 
 def schedule(request: Request) -> Nest | None:
-    """Take an annotated float convolution with one input and one output channel a group."""
+    """Take an annotated float convolution of several groups, of which a vector holds some whole."""
     main = request.group.main
     if main is None or len(request.prefix) not in (0, 2) or str(main.buffer.dtype) != "float32":
         return None
     geometry = geometry_of(main)
-    if geometry is None or not geometry.channels_last or geometry.channels != 1:
-        return None
-    if geometry.groups == 1 or geometry.out_channels != geometry.groups:
+    if geometry is None or not geometry.channels_last or not _is_narrow(geometry, request.lanes):
         return None
     if not request.memory.kernel.is_constant(geometry.weights):
         return None
     writer = _Writer(request, geometry)
-    return Nest(rule="depthwise", statements=writer.nest(), packings=(writer.weights.packing,))
+    rule = "depthwise" if geometry.channels == 1 else "narrow groups"
+    return Nest(rule=rule, statements=writer.nest(), packings=(writer.weights.packing,))
+
+
+def _is_narrow(geometry: Geometry, lanes: int) -> bool:
+    """Whether a vector holds the results of several groups, or of one result each."""
+    if geometry.groups == 1:
+        return False
+    width = geometry.out_channels // geometry.groups
+    if geometry.channels == width == 1:
+        return True
+    loaded = lanes // width * geometry.channels
+    return width < lanes and lanes % width == 0 and loaded <= _MOST_LOADED * lanes
 
 
 class _Writer:
@@ -51,9 +70,11 @@ class _Writer:
         self.request, self.geometry = request, geometry
         registers = request.target.vector_registers
         self.columns = max(1, min(_MOST_COLUMNS, registers - geometry.kernel[1] - 2))
+        self.width = geometry.out_channels // geometry.groups
         self.panels = make_panels(geometry.out_channels, 1, request.lanes, padded=False)
-        taps = geometry.kernel[0] * geometry.kernel[1]
-        self.weights = PackedPanels(request, geometry.weights, (0, 1, 2, 3), self.panels, taps)
+        self.weights = PackedPanels(
+            request, geometry.weights, (0, 1, 2, 3), self.panels, geometry.depth
+        )
 
     def nest(self) -> Any:
         """All loops."""
@@ -100,8 +121,13 @@ class _Writer:
         first = index(panel.start) + which * index(panel.width)
         return [
             *tile.start(),
-            rows_inside(
-                geometry, row, lambda kh: self._line(tile, n, row, kh, panel, which, column, edge)
+            *(
+                rows_inside(
+                    geometry,
+                    row,
+                    partial(self._line, tile, n, row, channel, panel, which, column, edge),
+                )
+                for channel in range(geometry.channels)
             ),
             *tile.finish(
                 lambda c, offset: geometry.position(n, row, column + index(c), first + offset)
@@ -113,11 +139,12 @@ class _Writer:
         tile: Tile,
         n: Any,
         row: Any,
-        kh: Any,
+        channel: int,
         panel: Panel,
         which: Any,
         column: Any,
         edge: int | None,
+        kh: Any,
     ) -> list[Any]:
         """One row of the window, walked along the input columns that the tile's windows cover."""
         geometry = self.geometry
@@ -126,7 +153,13 @@ class _Writer:
         weights = [
             emit.bind(
                 self.weights.at(
-                    panel, which, kh * index(width) + index(kw), vector.offset, vector.lanes
+                    panel,
+                    which,
+                    flat_index(
+                        (*geometry.kernel, geometry.channels), [kh, index(kw), index(channel)]
+                    ),
+                    vector.offset,
+                    vector.lanes,
                 ),
                 "weights",
                 statements,
@@ -135,12 +168,10 @@ class _Writer:
         ]
         line = row * index(geometry.strides[0]) + kh * index(geometry.dilation[0])
         line = line - index(geometry.top)
-        first = index(panel.start) + which * index(panel.width)
         for offset, uses in _covered(geometry, tile.columns, edge):
             across = column * index(geometry.strides[1]) + index(offset - geometry.left)
-            value = emit.bind(
-                self._input(n, line, across, first, vector.lanes), "value", statements
-            )
+            value = self._input(n, line, across, channel, panel, which)
+            value = emit.bind(value, "value", statements)
             for out, kw in uses:
                 register = tile.sums[out][0]
                 position = emit.lanes_of(index(0), vector.lanes)
@@ -148,11 +179,22 @@ class _Writer:
                 statements.append(emit.store(register, position, total))
         return statements
 
-    def _input(self, n: Any, line: Any, across: Any, channel: Any, lanes: int) -> Any:
+    def _input(self, n: Any, line: Any, across: Any, channel: int, panel: Panel, which: Any) -> Any:
+        """In each lane of a result ``channel`` of its group."""
+        (vector,), channels = panel.vectors, self.geometry.channels
         values = Values(memory=self.request.memory, inlined=self.request.group.inlined)
-        position = self.geometry.position(n, line, across, channel)
+        first = index(panel.start // self.width * channels)
+        first = first + which * index(panel.width // self.width * channels)
+        position = self.geometry.position(n, line, across, first)
         scalar = values.at(self.geometry.data, position, True)
-        return emit.widened(scalar, lanes)
+        if channels == self.width == 1:
+            return emit.widened(scalar, vector.lanes)
+        groups = vector.lanes // self.width
+        return emit.shuffled(
+            emit.widened(scalar, groups * channels),
+            groups * channels,
+            [group * channels + channel for group in range(groups) for _ in range(self.width)],
+        )
 
 
 def _covered(

@@ -149,6 +149,16 @@ def splat(value: Any, lanes: int) -> Any:
     return value if lanes == 1 else tirx.Broadcast(value, lanes)
 
 
+def shuffled(vector: Any, count: int, lanes: Sequence[int]) -> Any:
+    """``lanes`` of ``vector``, which has ``count``, in that order."""
+    from tvm import tirx
+
+    if count == 1:
+        return splat(vector, len(lanes))
+    several = -(-len(lanes) // count)  # TVM makes no vector longer than what it is made of
+    return tirx.Shuffle([vector] * several, [tirx.IntImm("int32", lane) for lane in lanes])
+
+
 def load(buffer: Any, position: Any) -> Any:
     """An element, or several where ``position`` has lanes."""
     from tvm import tirx

@@ -11,7 +11,8 @@ more, and LLVM spills all of them. For a core that issues in order LLVM moves lo
 use, so there the sums leave three eighths of the registers free. Within that, the size with the least
 estimated time is taken: multiply-adds and loads at two a cycle, a chain of sums at four cycles a
 step, which is about right for every core that has a profile (Agner Fog, "Instruction tables"; Arm's
-software optimization guides for Cortex-A53, A72 and A76).
+software optimization guides for Cortex-A53, A72 and A76). A panel that the second cache level does not
+hold comes from further away for every tile, so that a tile of few columns would wait for it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ _LATENCY = 4.0
 """Cycles from one multiply-add into a register to the next."""
 _PER_CYCLE = 2.0
 """Multiply-adds, and loads, that a core starts in one cycle."""
+_FAR = 16.0
+"""Bytes of B that a core gets in a cycle from behind its second cache level, as it computes."""
 _STORE = 1.5
 """Cycles for one register at the end of a tile: epilogue and store."""
 _TILE = 12.0
@@ -68,6 +71,8 @@ class RegisterFile:
     sums: int
     rows: int = 1 << 30
     """How many of A's rows the first cache level holds beside each other."""
+    cache: int = 1 << 30
+    """Bytes of the second cache level."""
 
     @classmethod
     def of(cls, target: Target, step: int) -> RegisterFile:
@@ -83,12 +88,20 @@ class RegisterFile:
             registers=count,
             sums=count * 5 // 8 if target.issue == "in-order" else count,
             rows=max(1, 7 * target.l1_bytes // (8 * apart)),
+            cache=target.l2_bytes,
         )
 
     def columns(self, vectors: int) -> int:
         """The most columns of a tile of ``vectors``."""
         fitting = min((self.registers - 1 - vectors) // vectors, self.sums // vectors)
         return max(1, min(_MOST_COLUMNS, fitting, self.rows))
+
+    def arrival(self, term: int, depth: int) -> float:
+        """Cycles in which ``term`` bytes of a panel of ``depth`` terms come, tile after tile.
+
+        0 where half of the second cache level holds the panel: prefetchers then bring it in time.
+        """
+        return term / _FAR if 2 * term * depth > self.cache else 0.0
 
 
 def make_panels(width: int, vectors: int, lanes: int, *, padded: bool) -> list[Panel]:
@@ -153,14 +166,17 @@ def _cost(
     total = 0.0
     for panel in make_panels(width, vectors, lanes, padded=True):
         used = len(panel.vectors)
-        for tile in split_evenly(columns, file.columns(used)):
-            total += panel.count * rows * _tile_cost(tile, used, depth)
+        tiles = split_evenly(columns, file.columns(used))
+        again = rows * len(tiles) > 1
+        arrival = file.arrival(4 * panel.padded, depth) if again else 0.0
+        for tile in tiles:
+            total += panel.count * rows * _tile_cost(tile, used, depth, arrival)
     return total
 
 
-def _tile_cost(columns: int, vectors: int, depth: int) -> float:
+def _tile_cost(columns: int, vectors: int, depth: int, arrival: float) -> float:
     sums = columns * vectors
-    step = max(sums / _PER_CYCLE, (columns + vectors) / _PER_CYCLE, _LATENCY)
+    step = max(sums / _PER_CYCLE, (columns + vectors) / _PER_CYCLE, _LATENCY, arrival)
     return depth * step + sums * _STORE + _TILE
 
 
