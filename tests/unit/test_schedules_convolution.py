@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import onnx
 import pytest
 
-from edgepack.compiler.schedules.register_tile import RegisterFile, best_vectors
+from edgepack.compiler.schedules.register_tile import RegisterFile, best_vectors, make_panels
 from edgepack.targets import load_target
 from tests import kernels, networks
 from tests.kernels import weights
@@ -177,6 +177,18 @@ def test_a_panel_that_the_second_cache_does_not_hold_is_narrow_and_its_tiles_lon
         assert best_vectors(7, 7, 1024, depth, 16, small) == narrow
     # One tile reads each panel once, however wide it is.
     assert best_vectors(1, 1, 1024, 4608, 16, small) == best_vectors(1, 1, 1024, 4608, 16, file)
+
+
+def test_packed_panels_of_several_vectors_have_whole_ones_alone() -> None:
+    for width in (17, 24, 31, 33, 40, 184):
+        for panel in make_panels(width, 2, 16, padded=True):
+            several = len(panel.vectors) > 1
+            assert not several or {vector.lanes for vector in panel.vectors} == {16}
+            assert panel.padded == sum(vector.lanes for vector in panel.vectors)
+    (narrow,) = make_panels(6, 2, 16, padded=True)
+    assert [vector.lanes for vector in narrow.vectors] == [8]
+    (exact,) = make_panels(22, 2, 16, padded=False)
+    assert [vector.lanes for vector in exact.vectors] == [16, 6]
 
 
 @pytest.mark.parametrize("profile", kernels.EXTREMES)

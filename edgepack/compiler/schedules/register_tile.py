@@ -107,8 +107,9 @@ class RegisterFile:
 def make_panels(width: int, vectors: int, lanes: int, *, padded: bool) -> list[Panel]:
     """Cut ``width`` results into panels of ``vectors`` registers, and one narrower at the end.
 
-    The last vector computes as many lanes as there are results left, rounded up to a power of two
-    where the weights are ``padded`` with zeros to that.
+    The last vector computes as many lanes as there are results left. Where weights are ``padded`` with
+    zeros, it is whole, or of a power of two if it is the only one: LLVM may spill the sums of a tile
+    whose vectors differ in length.
     """
     full = vectors * lanes
     panels = []
@@ -120,7 +121,8 @@ def make_panels(width: int, vectors: int, lanes: int, *, padded: bool) -> list[P
         last = []
         for offset in range(0, rest, lanes):
             stored = min(lanes, rest - offset)
-            computed = 1 << (stored - 1).bit_length() if padded else stored
+            whole = lanes if rest > lanes else 1 << (stored - 1).bit_length()
+            computed = whole if padded else stored
             last.append(Vector(offset=offset, lanes=computed, stored=stored))
         panels.append(
             Panel(
