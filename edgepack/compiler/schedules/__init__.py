@@ -50,8 +50,8 @@ RULES: tuple[Rule, ...] = (
 _SHARED_OPERATIONS = 10_000
 """Kernels with fewer, for each lane of a vector, are not worth sharing: about a microsecond of one core.
 To write an element takes as long as a vector of operations: it is moved through the caches. A launch costs
-0.3 us; that one thread does a kernel between two that are shared costs more, for it gets half of its
-input from another core's caches, and the next kernel half of its results."""
+0.3 us (on a Xeon of 2023). A kernel that one thread does between two that are shared costs more: it gets half
+of its input from another core's caches, and the next kernel half of its results."""
 
 
 def apply(module: IRModule, target: Target) -> IRModule:

@@ -34,7 +34,7 @@ from edgepack.compiler.schedules.values import Values
 
 _MOST_COLUMNS = 14
 _MOST_LOADED = 2
-"""Vectors that one shuffle takes from."""
+"""Vectors that one shuffle takes from, at most: for more, LLVM writes several."""
 
 
 def schedule(request: Request) -> Nest | None:
@@ -64,7 +64,7 @@ def _is_narrow(geometry: Geometry, lanes: int) -> bool:
 
 
 class _Writer:
-    """Writes the loops of one depthwise convolution."""
+    """Writes the loops of one convolution."""
 
     def __init__(self, request: Request, geometry: Geometry) -> None:
         self.request, self.geometry = request, geometry
