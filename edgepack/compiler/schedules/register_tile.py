@@ -121,8 +121,8 @@ def make_panels(width: int, vectors: int, lanes: int, *, padded: bool) -> list[P
         last = []
         for offset in range(0, rest, lanes):
             stored = min(lanes, rest - offset)
-            whole = lanes if rest > lanes else 1 << (stored - 1).bit_length()
-            computed = whole if padded else stored
+            room = lanes if rest > lanes else 1 << (stored - 1).bit_length()
+            computed = room if padded else stored
             last.append(Vector(offset=offset, lanes=computed, stored=stored))
         panels.append(
             Panel(
