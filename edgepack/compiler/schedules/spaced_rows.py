@@ -64,7 +64,8 @@ def spaced(request: Request, product: Product) -> Spaced | None:
     rows = merged_rows(request, a, [x for x in own if x in (*product.rows, *product.batch)])
     batch = tuple(x for x in range(len(axes)) if x not in rows and x != product.columns)
     new = replace(product, a=a, rows=rows, batch=batch, step=depth + LINE)
-    if not _drive_one_another_out(request, product) and not _is_longer(request, product, new):
+    longer = _is_longer(request, product, new, depth)
+    if not longer and not _drive_one_another_out(request, product):
         return None
 
     origin = {variable: index(0) for variable, _ in (*main.axes, *main.reduced)}
@@ -91,11 +92,11 @@ def _drive_one_another_out(request: Request, product: Product) -> bool:
     return few <= _FEW_TOGETHER and few < math.prod(main.shape[axis] for axis in product.rows)
 
 
-def _is_longer(request: Request, old: Product, new: Product) -> bool:
+def _is_longer(request: Request, old: Product, new: Product, depth: int) -> bool:
     """Whether the rows that can be walked as one become more, where they are few."""
     main = request.group.main
     assert main is not None
     before, after = (math.prod(main.shape[axis] for axis in each.rows) for each in (old, new))
-    b = 4 * main.shape[new.columns] * math.prod(extent for _, extent in main.reduced)
+    b = 4 * main.shape[new.columns] * depth
     few = _FEW_FOR_B if b > request.target.l2_bytes // 2 else _SHORT
     return new.constant and before < min(few, after)
