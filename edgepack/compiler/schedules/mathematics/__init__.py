@@ -1,11 +1,11 @@
-"""exp, tanh and their kin as arithmetic that LLVM turns into vector instructions.
+"""exp, tanh, sin and their kin as arithmetic that LLVM turns into vector instructions.
 
 TVM lowers them to calls of libm, one element at a time, and a call keeps a loop from becoming a
 vector loop. The functions here take a float32 TIR expression, scalar or vector, and return one made
 of additions, multiplications, comparisons, selections and integer operations on the bits. For other
 element types they return None: leave the call as it is.
 
-The errors they state are relative, for float32 arithmetic with fused multiply-adds and without. NaN
+The errors stated here are relative, for float32 arithmetic with fused multiply-adds and without. NaN
 gives NaN everywhere. Subnormal results may be 0.
 
 Coefficients are minimax fits of the relative error, by Lawson's iteration (least squares whose
@@ -22,6 +22,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from edgepack.compiler.schedules.mathematics.inverse import acos, asin, atan, nearbyint
 from edgepack.compiler.schedules.mathematics.terms import (
     bits_of,
     constant,
@@ -32,7 +33,9 @@ from edgepack.compiler.schedules.mathematics.terms import (
     is_positive,
     is_taken,
     let,
+    polynomial,
 )
+from edgepack.compiler.schedules.mathematics.trigonometry import cos, sin, tan
 
 # ln 2 in two: the first has 16 bits, so that its product with an exponent of 8 bits is exact.
 _LN2_HIGH = 0.693145751953125
@@ -125,7 +128,7 @@ def softplus(x: Any) -> Any | None:
 
     def whole(x: Any) -> Any:
         small = _exp(tirx.min(x, -x), negated=False)
-        return let(small, lambda u: tirx.max(constant(0.0, x), x) + u * _polynomial(u, _LOG1P))
+        return let(small, lambda u: tirx.max(constant(0.0, x), x) + u * polynomial(u, _LOG1P))
 
     return let(x, whole)
 
@@ -140,9 +143,10 @@ def rsqrt(x: Any) -> Any | None:
 def power(base: Any, exponent: Any) -> Any | None:
     """base^exponent where arithmetic gives what libm gives; None elsewhere.
 
-    Exponents 1/2, -1/2 and whole ones up to 4 become roots and products. Others need a base that is
-    positive by its form (a maximum with a positive constant, or one plus a square): then it is
-    e^(exponent log base), with an error of 4e-7 for each unit of exponent log base.
+    Exponents 1/2, -1/2 and whole ones up to 4 become roots and products. Others need to be fixed and no
+    integer (a negative base then gives NaN, as in libm), or a base that is positive by its form (a
+    maximum with a positive constant, or one plus a square): then it is e^(exponent log base), with an
+    error of 4e-7 for each unit of exponent log base. Of -inf that is NaN, where libm gives inf or 0.
     """
     from tvm import tirx
 
@@ -152,7 +156,7 @@ def power(base: Any, exponent: Any) -> Any | None:
     if fixed is not None and abs(fixed) in (0.5, 1.0, 2.0, 3.0, 4.0):
         root = tirx.sqrt(base) if abs(fixed) == 0.5 else let(base, _product(int(abs(fixed))))
         return root if fixed > 0 else constant(1.0, base) / root
-    if is_positive(base):
+    if is_positive(base) or (fixed is not None and not fixed.is_integer()):
         return exp(exponent * log(base))
     return None
 
@@ -165,6 +169,13 @@ REPLACEMENTS: dict[str, Callable[..., Any | None]] = {
     "tirx.log": log,
     "tirx.rsqrt": rsqrt,
     "tirx.pow": power,
+    "tirx.sin": sin,
+    "tirx.cos": cos,
+    "tirx.tan": tan,
+    "tirx.asin": asin,
+    "tirx.acos": acos,
+    "tirx.atan": atan,
+    "tirx.nearbyint": nearbyint,
 }
 """By the operator of a TIR call: what takes the call's arguments and returns the expression."""
 
@@ -191,7 +202,7 @@ def _exp(x: Any, *, negated: bool) -> Any:
     def power_of(x: Any, rounded: Any) -> Any:
         two_to_n = float_of(bits_of(rounded) << integer(_MANTISSA_BITS, x))
         n = rounded - constant(_ROUND_AND_BIAS, x)
-        return let(n, lambda n: let(rest(x, n), lambda r: _polynomial(r, _EXP) * two_to_n))
+        return let(n, lambda n: let(rest(x, n), lambda r: polynomial(r, _EXP) * two_to_n))
 
     def rest(x: Any, n: Any) -> Any:
         high = n * constant(-_LN2_HIGH, x)
@@ -223,7 +234,7 @@ def _finite_log(x: Any) -> Any:
         return let(exponent, lambda e: let(fraction, lambda f: total(e, f)))
 
     def total(e: Any, f: Any) -> Any:
-        small = f * f * _polynomial(f, _LOG) + e * constant(_LN2_LOW, x)
+        small = f * f * polynomial(f, _LOG) + e * constant(_LN2_LOW, x)
         return (small + f) + e * constant(_LN2_HIGH, x)
 
     return let(bits_of(normal), split)
@@ -236,15 +247,9 @@ def _odd_quotient(x: Any, end: float, above: Sequence[float], below: Sequence[fl
     clamped = tirx.max(constant(-end, x), tirx.min(constant(end, x), x))
 
     def quotient(x: Any) -> Any:
-        return let(x * x, lambda t: x * _polynomial(t, above) / _polynomial(t, below))
+        return let(x * x, lambda t: x * polynomial(t, above) / polynomial(t, below))
 
     return let(clamped, quotient)
-
-
-def _polynomial(x: Any, coefficients: Sequence[float]) -> Any:
-    """Horner's rule; the lowest power first."""
-    terms = [constant(value, x) for value in reversed(coefficients)]
-    return functools.reduce(lambda total, term: total * x + term, terms)
 
 
 def _product(count: int) -> Callable[[Any], Any]:

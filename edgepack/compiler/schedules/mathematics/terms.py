@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 # LLVM's generator in TVM simplifies each binding with all others put in, in time that goes with the
@@ -99,3 +100,9 @@ def float_of(x: Any) -> Any:
     from tvm import tirx
 
     return tirx.reinterpret(str(dtype(x)).replace("int", "float"), x)
+
+
+def polynomial(x: Any, coefficients: Sequence[float]) -> Any:
+    """Horner's rule; the lowest power first."""
+    terms = [constant(value, x) for value in reversed(coefficients)]
+    return functools.reduce(lambda total, term: total * x + term, terms)
