@@ -5,9 +5,10 @@
 
 Between the two products lie rows times keys numbers for every head, which are written and read twice:
 for 1024 tokens and two heads 8 MB, of which a block is kept in the cache, and only a block in the
-arena. Blocks are of heads (or whatever batch axis has enough of them), where all operands are cut, and
-else of rows, where the queries are. The kernels are the same for every block of a size; each writes its
-part of the result (concat.py), unless joining them became part of another kernel.
+arena. Blocks are of heads (or of another batch axis), where all operands are cut, and if there are too
+few of them, of one head's rows, where the queries are: a head's keys and values then stay in the cache
+from block to block. The kernels are the same for every block of a size; each writes its part of the
+result (concat.py), unless joining them became part of another kernel.
 """
 
 from __future__ import annotations
@@ -46,52 +47,79 @@ class _Step:
     """Which; None for the first step."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Cut:
+    """Blocks along an axis of the scores and of all that has it."""
+
+    axis: int
+    """From the end: -2 for rows."""
+    sizes: tuple[int, ...]
+
+
+_Operands = list[list[Any]]
+"""Of each step; None for what the step before made."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Blocks:
     """The steps of one attention, and how they are cut."""
 
     steps: tuple[_Step, ...]
-    axis: int
-    """Of the scores and all that has it, from the end: -2 for rows."""
-    sizes: tuple[int, ...]
+    cuts: tuple[_Cut, ...]
+    """One inside the other."""
 
     def emit(self, graph: Graph) -> Any:
         """The result; ``graph`` has all that the steps read."""
+        operands = [
+            [
+                None if position == step.chained else graph.renamed(operand)
+                for position, operand in enumerate(step.call.args)
+            ]
+            for step in self.steps
+        ]
+        return self._emit(graph, operands, self.cuts)
+
+    def _emit(self, graph: Graph, operands: _Operands, cuts: Sequence[_Cut]) -> Any:
         from tvm import relax
 
+        if not cuts:
+            return self._block(graph, operands)
+        cut, *inner = cuts
         blocks = []
         start = 0
-        for size in self.sizes:
-            blocks.append(self._block(graph, start, start + size))
+        for size in cut.sizes:
+            part = self._part(graph, operands, cut.axis, start, start + size)
+            blocks.append(self._emit(graph, part, inner))
             start += size
-        return relax.op.concat(blocks, axis=self.axis)
+        return graph.emit(relax.op.concat(blocks, axis=cut.axis)) if len(blocks) > 1 else blocks[0]
 
-    def _block(self, graph: Graph, start: int, stop: int) -> Any:
+    def _block(self, graph: Graph, operands: _Operands) -> Any:
         from tvm import ir
 
         made = None
-        for step in self.steps:
-            operands = [
-                made if position == step.chained else self._cut(graph, step, position, start, stop)
-                for position in range(len(step.call.args))
-            ]
-            call = step.call
-            made = graph.emit(ir.Call(call.op, operands, call.attrs, call.ty_args))
+        for step, own in zip(self.steps, operands, strict=True):
+            given = [made if operand is None else operand for operand in own]
+            made = graph.emit(ir.Call(step.call.op, given, step.call.attrs, step.call.ty_args))
         return made
 
-    def _cut(self, graph: Graph, step: _Step, position: int, start: int, stop: int) -> Any:
-        """The part of an operand that a block needs: all, if it lacks the axis or is spread along it."""
+    def _part(
+        self, graph: Graph, operands: _Operands, axis: int, start: int, stop: int
+    ) -> _Operands:
+        """The operands' parts that a block needs: all of one that lacks the axis or is spread along it."""
         from tvm import relax
 
-        operand = step.call.args[position]
-        shape = shape_of(operand) or ()
-        whole = graph.renamed(operand)
-        if len(shape) < -self.axis or shape[self.axis] == 1:
-            return whole
-        if self.axis == -2 and position == 1 and operator_of(step.call) == "matmul":
-            return whole  # its rows are other ones
-        axis = len(shape) + self.axis
-        return graph.emit(relax.op.strided_slice(whole, [axis], [start], [stop]))
+        def part(step: _Step, position: int, operand: Any) -> Any:
+            shape = (operand is not None and shape_of(operand)) or ()
+            if len(shape) < -axis or shape[axis] == 1:
+                return operand
+            if axis == -2 and position == 1 and operator_of(step.call) == "matmul":
+                return operand  # its rows are other ones
+            return graph.emit(relax.op.strided_slice(operand, [len(shape) + axis], [start], [stop]))
+
+        return [
+            [part(step, position, operand) for position, operand in enumerate(own)]
+            for step, own in zip(self.steps, operands, strict=True)
+        ]
 
 
 def in_blocks(module: IRModule, target: Target) -> IRModule:
@@ -171,15 +199,24 @@ def _blocks(steps: Sequence[_Step], target: Target) -> _Blocks | None:
     size = 4 * math.prod(shape)
     if size < 2 * target.l2_bytes:
         return None
-    least = min(-(-size // target.l2_bytes), _MOST_BLOCKS)
+    least = min(-(-2 * size // target.l2_bytes), _MOST_BLOCKS)
+    cuts = []
     if all(shape_of(step.call) == shape for step in chain):
         for axis in range(-len(shape), -2):
-            if shape[axis] >= least and _has_axis(steps, axis, shape[axis]):
-                return _cut_evenly(steps, axis, shape[axis], shape[axis] // least)
-    rows = shape[-2]
+            extent = shape[axis]
+            if not _has_axis(steps, axis, extent):
+                continue
+            if extent >= least:
+                cut = _cut_evenly(axis, extent, extent // least)
+                return _Blocks(steps=tuple(steps), cuts=(cut,))
+            if 1 < extent <= _MOST_BLOCKS // 2:
+                cuts = [_cut_evenly(axis, extent, 1)]
+                break
+    rows, least = shape[-2], -(-least // len(cuts[0].sizes) if cuts else -least)
     if rows < 2 * _LEAST_ROWS:
         return None
-    return _cut_evenly(steps, -2, rows, max(_LEAST_ROWS, rows // least))
+    cuts.append(_cut_evenly(-2, rows, max(_LEAST_ROWS, rows // least)))
+    return _Blocks(steps=tuple(steps), cuts=tuple(cuts))
 
 
 def _has_axis(steps: Sequence[_Step], axis: int, extent: int) -> bool:
@@ -191,6 +228,6 @@ def _has_axis(steps: Sequence[_Step], axis: int, extent: int) -> bool:
     return all(len(shape) < -axis or shape[axis] in (1, extent) for shape in shapes)
 
 
-def _cut_evenly(steps: Sequence[_Step], axis: int, extent: int, most: int) -> _Blocks:
+def _cut_evenly(axis: int, extent: int, most: int) -> _Cut:
     most = max(most, -(-extent // _MOST_BLOCKS))
-    return _Blocks(steps=tuple(steps), axis=axis, sizes=tuple(split_evenly(extent, most)))
+    return _Cut(axis=axis, sizes=tuple(split_evenly(extent, most)))
