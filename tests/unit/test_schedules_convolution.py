@@ -115,6 +115,27 @@ DEPTHWISE = {
     "nothing but padding at the edges": Case(3, 3, (2, 2), (3, 3), (1, 1), (4, 5, 6, 3), group=3),
     "shared by threads": Case(33, 33, (29, 31), (3, 3), (1, 1), (1, 1, 1, 1), group=33, batch=2),
 }
+WIDE = {
+    "1x101": Case(3, 17, (2, 140), (1, 101), (1, 1), (0, 50, 0, 50), batch=2),
+    "101x1": Case(2, 33, (140, 1), (101, 1), (2, 1), (37, 0, 64, 0)),
+    "1x63, five channels": Case(5, 7, (3, 90), (1, 63), (1, 3), (0, 62, 0, 0)),
+    "31x31 of a small map": Case(2, 20, (9, 11), (31, 31), (1, 1), (15, 15, 15, 15)),
+    "far apart": Case(9, 12, (3, 300), (1, 9), (1, 1), (0, 120, 0, 136), (1, 32)),
+    "far apart and strided": Case(3, 40, (3, 300), (1, 9), (1, 2), (0, 130, 0, 140), (1, 33)),
+    "nothing but padding": Case(3, 20, (2, 5), (1, 40), (1, 1), (0, 70, 0, 60)),
+    "in groups": Case(6, 10, (2, 80), (1, 61), (1, 1), (0, 30, 0, 30), group=2),
+    "shared by threads": Case(3, 17, (9, 140), (3, 101), (1, 1), (1, 50, 1, 50)),
+}
+WIDE_DEPTHWISE = {
+    "31x31": Case(17, 17, (40, 45), (31, 31), (1, 1), (15, 15, 15, 15), group=17),
+    "9x9 strided": Case(13, 13, (30, 61), (9, 9), (2, 2), (4, 4, 4, 4), group=13, batch=2),
+    "1x127": Case(9, 9, (2, 200), (1, 127), (1, 1), (0, 63, 0, 63), group=9),
+    "65x1 strided": Case(20, 20, (150, 1), (65, 1), (3, 1), (32, 0, 32, 0), group=20),
+    "21x21, far apart": Case(5, 5, (60, 60), (21, 21), (1, 1), (30, 30, 30, 30), (3, 3), group=5),
+    "far apart": Case(17, 17, (3, 400), (1, 5), (1, 1), (0, 200, 0, 200), (1, 100), group=17),
+    "nothing but padding": Case(3, 3, (2, 5), (2, 40), (1, 1), (0, 70, 1, 60), group=3),
+    "two results of one channel": Case(9, 18, (2, 90), (1, 63), (1, 1), (0, 31, 0, 31), group=9),
+}
 NARROW = {
     "a result of two channels": Case(
         34, 17, (7, 9), (3, 3), (2, 2), (1, 1, 1, 1), group=17, batch=2
@@ -167,6 +188,29 @@ def test_groups_of_a_part_of_a_long_vector(name: str) -> None:
 @pytest.mark.parametrize("name", DEPTHWISE)
 def test_depthwise_convolution_of(name: str, profile: str) -> None:
     kernels.check(DEPTHWISE[name].network(), profile, rule="depthwise")
+
+
+@pytest.mark.parametrize("profile", kernels.EXTREMES)
+@pytest.mark.parametrize("name", WIDE)
+def test_wide_window(name: str, profile: str) -> None:
+    kernels.check(WIDE[name].network(), profile, rule="convolution")
+
+
+@pytest.mark.parametrize("profile", kernels.EXTREMES)
+@pytest.mark.parametrize("name", WIDE_DEPTHWISE)
+def test_wide_window_of_a_depthwise_convolution(name: str, profile: str) -> None:
+    kernels.check(WIDE_DEPTHWISE[name].network(), profile, rule="depthwise")
+
+
+@pytest.mark.parametrize("group", [1, 32])
+def test_code_does_not_grow_with_the_window(group: int) -> None:
+    sizes = []
+    for taps in (101, 401):
+        pads = (0, taps // 2, 0, taps // 2)
+        case = Case(group, 32, (1, 900), (1, taps), (1, 1), pads, group=group)
+        compiled = kernels.compile_network(case.network(), load_target(kernels.PROFILES[-1]))
+        sizes.append(len(compiled.functions.inspect_source("asm")))
+    assert sizes[1] < 1.5 * sizes[0]
 
 
 def test_a_panel_that_the_second_cache_does_not_hold_is_narrow_and_its_tiles_long() -> None:

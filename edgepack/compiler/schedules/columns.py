@@ -1,4 +1,8 @@
-"""Tiles along a row of results: those that touch an edge one by one, those between in a loop."""
+"""Tiles along a row of results: those that touch an edge one by one, those between in a loop.
+
+Where a window is so wide that many tiles touch an edge, these are in loops too, and find out there what
+of their windows lies inside.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +14,37 @@ from edgepack.compiler.schedules import emit
 from edgepack.compiler.schedules.expressions import index
 from edgepack.compiler.schedules.register_tile import runs, split_evenly
 
+LOOPED = -1
+"""In place of an edge tile's column: it is not known as a number."""
+_MOST_WRITTEN = 192
+"""Products for each column, in all edge tiles together, that are written out: code that is seldom run."""
+_ENDS = 4
+"""What beginning and ending a tile is counted as."""
+
 
 def column_tiles(
     total: int,
     most: int,
     is_interior: Callable[[int, int], bool],
     tile: Callable[[int, Any, int | None], list[Any]],
+    taps: int = 0,
+    vectors: int = 1,
 ) -> list[Any]:
     """Statements for ``total`` columns in tiles of at most ``most``, about equal ones.
 
     ``is_interior(start, columns)`` says whether a tile's windows lie inside the image. ``tile(columns,
     column, edge)`` writes one that begins at ``column``; ``edge`` is that column as a number where
-    the tile is not interior, so that it can leave out what lies outside, else None.
+    the tile is not interior, so that it can leave out what lies outside, else None. It is LOOPED if
+    ``taps`` products with each of ``vectors`` would be too much to write out for all such tiles.
     """
     tiles: list[tuple[int, int | None]] = []
     start = 0
     for columns in split_evenly(total, most):
         tiles.append((columns, None if is_interior(start, columns) else start))
         start += columns
+    edges = sum(edge is not None for _, edge in tiles)
+    if taps and edges * (taps + _ENDS) * vectors > _MOST_WRITTEN:
+        tiles = [(columns, edge if edge is None else LOOPED) for columns, edge in tiles]
     statements: list[Any] = []
     start = 0
     for (columns, edge), _, count in runs(tiles):

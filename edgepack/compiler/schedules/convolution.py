@@ -8,8 +8,10 @@
 
 Padding costs nothing: the rows of the window that lie outside are left out by the bounds of the kh
 loop, and tiles that touch the left or right edge, whose place is known, are written out with only
-the products that lie inside. In all other tiles (kw, channel) is one loop, for without dilation it
-walks memory in order. Weights are packed at compile time as [panel][kh][kw][channel][lane].
+the products that lie inside. Of a wide window many tiles touch it: they are in a loop, that over kw has
+bounds too, and what lies inside for some columns only is multiplied as 0 in the others. In all other tiles
+(kw, channel) is one loop, for without dilation it walks memory in order. Weights are packed at compile
+time as [panel][kh][kw][channel][lane].
 1x1 convolutions are matrix products (matmul.py), depthwise ones have their own tile (depthwise.py).
 """
 
@@ -19,9 +21,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgepack.compiler.schedules import emit
-from edgepack.compiler.schedules.columns import column_tiles
+from edgepack.compiler.schedules.columns import LOOPED, column_tiles
 from edgepack.compiler.schedules.expressions import flat_index, index
-from edgepack.compiler.schedules.geometry import Geometry, geometry_of, rows_inside
+from edgepack.compiler.schedules.geometry import (
+    Geometry,
+    columns_inside,
+    geometry_of,
+    held_inside,
+    rows_inside,
+)
 from edgepack.compiler.schedules.nest import Nest, Request
 from edgepack.compiler.schedules.panels import PackedPanels
 from edgepack.compiler.schedules.prefetch import NextPanel, residual_of
@@ -137,6 +145,8 @@ class _Writer:
             lambda columns, column, edge: self._tile(
                 n, group, panel, which, row, columns, column, edge
             ),
+            self.geometry.kernel[1],
+            len(panel.vectors),
         )
 
     def _tile(
@@ -155,12 +165,14 @@ class _Writer:
         width = geometry.out_channels // geometry.groups
         first = group * index(width) + index(panel.start) + which * index(panel.width)
 
-        def taps(kh: Any, kw: Any, channel: Any, used: Sequence[int] | None) -> list[Any]:
+        def taps(
+            kh: Any, kw: Any, channel: Any, used: Sequence[int] | None, partly: bool = False
+        ) -> list[Any]:
             term = flat_index((*geometry.kernel, geometry.channels), [kh, kw, channel])
             line = row * index(geometry.strides[0]) + kh * index(geometry.dilation[0])
             line = line - index(geometry.top)
             return tile.accumulate(
-                lambda c: self._input(n, group, line, column + index(c), kw, channel),
+                lambda c: self._input(n, group, line, column + index(c), kw, channel, partly),
                 lambda offset, lanes: self.weights.at(panel, which, term, offset, lanes, group),
                 used,
             )
@@ -173,29 +185,34 @@ class _Writer:
         return [
             *residual_of(self.request, columns, panel.width, where),
             *tile.start(),
-            self._window(row, edge, columns, taps, ahead),
+            self._window(row, column, edge, columns, taps, ahead),
             *tile.finish(where),
         ]
 
-    def _input(self, n: Any, group: Any, line: Any, column: Any, kw: Any, channel: Any) -> Any:
+    def _input(
+        self, n: Any, group: Any, line: Any, column: Any, kw: Any, channel: Any, partly: bool
+    ) -> Any:
         geometry = self.geometry
         across = column * index(geometry.strides[1]) + kw * index(geometry.dilation[1])
-        across = across - index(geometry.left)
+        across, or_zero = held_inside(geometry, across - index(geometry.left), partly)
         where = group * index(geometry.channels) + channel
         values = Values(memory=self.request.memory, inlined=self.request.group.inlined)
-        return values.at(geometry.data, geometry.input_position(n, line, across, where), True)
+        position = geometry.input_position(n, line, across, where)
+        return or_zero(values.at(geometry.data, position, True))
 
-    def _window(self, row: Any, edge: int | None, columns: int, taps: Any, ahead: NextPanel) -> Any:
+    def _window(
+        self, row: Any, column: Any, edge: int | None, columns: int, taps: Any, ahead: NextPanel
+    ) -> Any:
         """The loops over the window and the channels, and meanwhile what comes next of the weights."""
         geometry = self.geometry
         height, width = geometry.kernel
 
-        def channels(kh: Any, kw: Any, used: Sequence[int] | None) -> Any:
+        def channels(kh: Any, kw: Any, used: Sequence[int] | None, partly: bool = False) -> Any:
             if geometry.channels <= _UNROLLED_CHANNELS:
-                return [taps(kh, kw, index(c), used) for c in range(geometry.channels)]
+                return [taps(kh, kw, index(c), used, partly) for c in range(geometry.channels)]
             return ahead.loop(
                 geometry.channels,
-                lambda c: taps(kh, kw, c, used),
+                lambda c: taps(kh, kw, c, used, partly),
                 kh * index(width) + kw,
                 height * width,
             )
@@ -203,6 +220,15 @@ class _Writer:
         def line(kh: Any) -> Any:
             if edge is None:
                 return self._inner_line(kh, taps, channels, ahead)
+            if edge == LOOPED:
+                return columns_inside(
+                    geometry,
+                    column,
+                    columns,
+                    lambda first, stop, partly: emit.between(
+                        first, stop, lambda kw: channels(kh, kw, None, partly)
+                    ),
+                )
             return [
                 channels(kh, index(kw), used)
                 for kw in range(geometry.kernel[1])

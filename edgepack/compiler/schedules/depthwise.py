@@ -9,8 +9,9 @@
         epilogue, store
 
 An input vector is loaded once a row of the window and used for every column whose window holds it.
-The tile has as many columns as the register file allows beside the weights and one input. Edges are
-treated as in convolution.py: no padding is copied, no product with padding is made.
+The tile has as many columns as the register file allows beside the weights and one input. Of a wide
+window a few columns of weights at a time are in registers, in a loop. Edges are treated as in
+convolution.py: no padding is copied, no product with padding is made.
 
 Of a depthwise convolution v is what lies in memory. Where groups have several channels or results, and
 a vector holds several groups whole, v is one shuffle of what their channels are in memory: convolution.py
@@ -23,9 +24,15 @@ from functools import partial
 from typing import Any
 
 from edgepack.compiler.schedules import emit
-from edgepack.compiler.schedules.columns import column_tiles
+from edgepack.compiler.schedules.columns import LOOPED, column_tiles
 from edgepack.compiler.schedules.expressions import flat_index, index
-from edgepack.compiler.schedules.geometry import Geometry, geometry_of, rows_inside
+from edgepack.compiler.schedules.geometry import (
+    Geometry,
+    columns_inside,
+    geometry_of,
+    held_inside,
+    rows_inside,
+)
 from edgepack.compiler.schedules.nest import Nest, Request
 from edgepack.compiler.schedules.panels import PackedPanels
 from edgepack.compiler.schedules.register_tile import Panel, make_panels
@@ -33,8 +40,13 @@ from edgepack.compiler.schedules.tile_body import Tile
 from edgepack.compiler.schedules.values import Values
 
 _MOST_COLUMNS = 14
+_FEW_COLUMNS = 7
+"""Fewer than this wait for one another's sums, and load nearly an input for every product."""
 _MOST_LOADED = 2
 """Vectors that one shuffle takes from, at most: for more, LLVM writes several."""
+
+Covered = list[tuple[int, list[tuple[int, int]]]]
+"""(input column, the (output column, window column) that use it)."""
 
 
 def schedule(request: Request) -> Nest | None:
@@ -69,7 +81,9 @@ class _Writer:
     def __init__(self, request: Request, geometry: Geometry) -> None:
         self.request, self.geometry = request, geometry
         registers = request.target.vector_registers
-        self.columns = max(1, min(_MOST_COLUMNS, registers - geometry.kernel[1] - 2))
+        self.few = max(1, registers // 4)
+        self.taps = _taps_in_registers(geometry.kernel[1], registers, self.few)
+        self.columns = max(1, min(_MOST_COLUMNS, registers - self.taps - 2))
         self.width = geometry.out_channels // geometry.groups
         self.panels = make_panels(geometry.out_channels, 1, request.lanes, padded=False)
         self.weights = PackedPanels(
@@ -104,6 +118,7 @@ class _Writer:
             self.columns,
             self.geometry.is_interior,
             lambda columns, column, edge: self._tile(n, row, panel, which, columns, column, edge),
+            self.geometry.kernel[1],
         )
 
     def _tile(
@@ -146,67 +161,116 @@ class _Writer:
         edge: int | None,
         kh: Any,
     ) -> list[Any]:
-        """One row of the window, walked along the input columns that the tile's windows cover."""
+        """One row of the window: of a narrow one all columns at once, of a wide one in parts."""
+        geometry, width = self.geometry, self.geometry.kernel[1]
+        part = partial(self._part, tile, n, row, channel, panel, which, column, kh)
+        if edge != LOOPED and (edge is None or self.taps == width):
+            return emit.in_parts(
+                width,
+                self.taps,
+                lambda kw, count: part(kw, _covered(geometry, tile.columns, count, edge)),
+            )
+
+        def some(first: Any, stop: Any, partly: bool) -> Any:
+            most = 1 if partly else min(self.taps, self.few)
+            return emit.in_parts_between(
+                first,
+                stop,
+                most,
+                lambda kw, count: part(kw, _covered(geometry, tile.columns, count), partly),
+            )
+
+        return columns_inside(geometry, column, tile.columns, some)
+
+    def _part(
+        self,
+        tile: Tile,
+        n: Any,
+        row: Any,
+        channel: int,
+        panel: Panel,
+        which: Any,
+        column: Any,
+        kh: Any,
+        first: Any,
+        covered: Covered,
+        partly: bool = False,
+    ) -> list[Any]:
+        """Some columns of the window from ``first`` on, walked along the input columns under them.
+
+        ``partly``: these may lie outside the image.
+        """
         geometry = self.geometry
         statements: list[Any] = []
-        width, (vector,) = geometry.kernel[1], panel.vectors
-        weights = [
-            emit.bind(
-                self.weights.at(
-                    panel,
-                    which,
-                    flat_index(
-                        (*geometry.kernel, geometry.channels), [kh, index(kw), index(channel)]
-                    ),
-                    vector.offset,
-                    vector.lanes,
-                ),
-                "weights",
-                statements,
-            )
-            for kw in range(width)
-        ]
+        (vector,) = panel.vectors
+        shape = (*geometry.kernel, geometry.channels)
+        weights = []
+        for kw in range(1 + max(kw for _, pairs in covered for _, kw in pairs)):
+            term = flat_index(shape, [kh, first + index(kw), index(channel)])
+            weight = self.weights.at(panel, which, term, vector.offset, vector.lanes)
+            weights.append(emit.bind(weight, "weights", statements))
         line = row * index(geometry.strides[0]) + kh * index(geometry.dilation[0])
         line = line - index(geometry.top)
-        for offset, uses in _covered(geometry, tile.columns, edge):
-            across = column * index(geometry.strides[1]) + index(offset - geometry.left)
-            value = self._input(n, line, across, channel, panel, which)
+        base = column * index(geometry.strides[1]) + first * index(geometry.dilation[1])
+        for offset, pairs in covered:
+            across = base + index(offset - geometry.left)
+            value = self._input(n, line, across, channel, panel, which, partly)
             value = emit.bind(value, "value", statements)
-            for out, kw in uses:
+            for out, kw in pairs:
                 register = tile.sums[out][0]
                 position = emit.lanes_of(index(0), vector.lanes)
                 total = emit.load(register, position) + value * weights[kw]
                 statements.append(emit.store(register, position, total))
         return statements
 
-    def _input(self, n: Any, line: Any, across: Any, channel: int, panel: Panel, which: Any) -> Any:
+    def _input(
+        self,
+        n: Any,
+        line: Any,
+        across: Any,
+        channel: int,
+        panel: Panel,
+        which: Any,
+        partly: bool,
+    ) -> Any:
         """In each lane of a result ``channel`` of its group."""
         (vector,), channels = panel.vectors, self.geometry.channels
         values = Values(memory=self.request.memory, inlined=self.request.group.inlined)
         first = index(panel.start // self.width * channels)
         first = first + which * index(panel.width // self.width * channels)
+        across, or_zero = held_inside(self.geometry, across, partly)
         position = self.geometry.position(n, line, across, first)
         scalar = values.at(self.geometry.data, position, True)
         if channels == self.width == 1:
-            return emit.widened(scalar, vector.lanes)
+            return or_zero(emit.widened(scalar, vector.lanes))
         groups = vector.lanes // self.width
-        return emit.shuffled(
+        chosen = emit.shuffled(
             emit.widened(scalar, groups * channels),
             groups * channels,
             [group * channels + channel for group in range(groups) for _ in range(self.width)],
         )
+        return or_zero(chosen)
 
 
-def _covered(
-    geometry: Geometry, columns: int, edge: int | None
-) -> list[tuple[int, list[tuple[int, int]]]]:
-    """Input columns under a tile, from its first window's left end, with the (output, kw) that use each.
+def _taps_in_registers(width: int, registers: int, few: int) -> int:
+    """Window columns whose weights are in registers at once: all, if that leaves enough for the sums.
 
-    At an edge (``edge`` is the tile's first output column) products with padding are left out.
+    Else about ``few``, in parts of equal size.
+    """
+    if registers - width - 2 >= _FEW_COLUMNS:
+        return width
+    return -(-width // -(-width // few))
+
+
+def _covered(geometry: Geometry, columns: int, count: int, edge: int | None = None) -> Covered:
+    """Input columns under a tile of ``columns``, from its first window on, and what uses each.
+
+    ``count`` window columns are looked at. At an edge (``edge`` is the tile's first output column)
+    products with padding are left out.
     """
     found: dict[int, list[tuple[int, int]]] = {}
     for out in range(columns):
-        for kw in range(geometry.kernel[1]):
+        for kw in range(count):
             if edge is not None and not geometry.inside(edge + out, kw):
                 continue
             offset = out * geometry.strides[1] + kw * geometry.dilation[1]

@@ -54,6 +54,21 @@ def in_parts(length: int, part: int, body: Callable[[Any, int], Any]) -> list[An
     return statements
 
 
+def in_parts_between(first: Any, stop: Any, part: int, body: Callable[[Any, int], Any]) -> Any:
+    """As in_parts(), from ``first`` to ``stop``, which need not be constants; the rest goes one by one."""
+    from tvm import tirx
+
+    if part == 1:
+        return between(first, stop, lambda i: body(i, 1))
+    statements: list[Any] = []
+    whole = bind(tirx.FloorDiv(stop - first, index(part)), "whole", statements)
+    statements.append(
+        between(index(0), whole, lambda i: body(first + i * index(part), part)),
+    )
+    statements.append(between(first + whole * index(part), stop, lambda i: body(i, 1)))
+    return sequence(statements)
+
+
 def vectorized(lanes: int, body: Body) -> Any:
     """A loop that becomes vector instructions of ``lanes`` elements, whatever their number is."""
     if lanes == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,14 +120,61 @@ def geometry_of(main: Stage) -> Geometry | None:
 
 def rows_inside(geometry: Geometry, row: Any, body: emit.Body) -> Any:
     """A loop over the window's rows that lie in the image, for output row ``row``."""
+    stop_of_last = (geometry.out_height - 1) * geometry.strides[0] + geometry.reach - geometry.top
+    if geometry.top == 0 and stop_of_last <= geometry.height:
+        return emit.serial(geometry.kernel[0], body)
+    first, stop = _inside(geometry, 0, row)
+    return emit.between(first, stop, body)
+
+
+def columns_inside(
+    geometry: Geometry, column: Any, columns: int, body: Callable[[Any, Any, bool], Any]
+) -> list[Any]:
+    """The window's columns that lie in the image, for a tile of ``columns`` from ``column`` on.
+
+    ``body(first, stop, partly)`` writes a loop over some of them; ``partly`` says that they lie in the image
+    for some of the tile's columns only: windows begin earlier, and end earlier, the further right they are.
+    """
     from tvm import tirx
 
-    rows, step, apart = geometry.kernel[0], geometry.strides[0], geometry.dilation[0]
-    stop_of_last = (geometry.out_height - 1) * step + geometry.reach - geometry.top
-    if geometry.top == 0 and stop_of_last <= geometry.height:
-        return emit.serial(rows, body)
-    above = index(geometry.top) - row * index(step)
-    first = tirx.max(index(0), tirx.FloorDiv(above + index(apart - 1), index(apart)))
-    below = index(geometry.height + geometry.top) - row * index(step)
-    stop = tirx.min(index(rows), tirx.FloorDiv(below + index(apart - 1), index(apart)))
-    return emit.between(first, tirx.max(first, stop), body)
+    statements: list[Any] = []
+    ends = (*_inside(geometry, 1, column), *_inside(geometry, 1, column + index(columns - 1)))
+    first, stop_of_first, first_of_last, stop = (emit.bind(end, "end", statements) for end in ends)
+    stop = emit.bind(tirx.max(first, stop), "stop", statements)
+    return [
+        *statements,
+        body(first_of_last, first, True),
+        body(first, stop, False),
+        body(stop, tirx.max(stop, stop_of_first), True),
+    ]
+
+
+def held_inside(geometry: Geometry, across: Any, partly: bool) -> tuple[Any, Callable[[Any], Any]]:
+    """The input column ``across``, if need be one that exists; what gives 0 for what was not in the image."""
+    from tvm import tirx
+
+    if not partly:
+        return across, lambda value: value
+    held = tirx.max(index(0), tirx.min(index(geometry.width - 1), across))
+
+    def or_zero(value: Any) -> Any:
+        zero = tirx.const(0, value.ty.dtype)
+        return tirx.Select(held.equal(across), value, zero)
+
+    return held, or_zero
+
+
+def _inside(geometry: Geometry, way: int, out: Any) -> tuple[Any, Any]:
+    """The window's rows (``way`` 0) or columns (1) in the image: the first, and the one after the last."""
+    from tvm import tirx
+
+    taps, step, apart = geometry.kernel[way], geometry.strides[way], geometry.dilation[way]
+    size, padding = ((geometry.height, geometry.top), (geometry.width, geometry.left))[way]
+
+    def reached(position: int) -> Any:
+        distance = index(position) - out * index(step)
+        return tirx.FloorDiv(distance + index(apart - 1), index(apart))
+
+    first = tirx.min(index(taps), tirx.max(index(0), reached(padding)))
+    stop = tirx.max(first, tirx.min(index(taps), reached(padding + size)))
+    return first, stop
