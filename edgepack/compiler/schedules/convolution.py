@@ -21,18 +21,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgepack.compiler.schedules import emit
-from edgepack.compiler.schedules.columns import LOOPED, column_tiles
+from edgepack.compiler.schedules.columns import column_tiles
 from edgepack.compiler.schedules.expressions import flat_index, index
-from edgepack.compiler.schedules.geometry import (
-    Geometry,
-    columns_inside,
-    geometry_of,
-    held_inside,
-    rows_inside,
-)
+from edgepack.compiler.schedules.geometry import Geometry, geometry_of, held_inside
 from edgepack.compiler.schedules.nest import Nest, Request
 from edgepack.compiler.schedules.panels import PackedPanels
-from edgepack.compiler.schedules.prefetch import NextPanel, residual_of
+from edgepack.compiler.schedules.prefetch import residual_of
 from edgepack.compiler.schedules.register_tile import (
     Panel,
     best_vectors,
@@ -41,9 +35,7 @@ from edgepack.compiler.schedules.register_tile import (
 from edgepack.compiler.schedules.sharing import Bytes, panel_by_panel, threads_along_rows
 from edgepack.compiler.schedules.tile_body import Tile
 from edgepack.compiler.schedules.values import Values
-
-_UNROLLED_CHANNELS = 4
-"""Up to this many input channels are written out: a loop over them would be mostly loop."""
+from edgepack.compiler.schedules.window import window
 
 
 def schedule(request: Request) -> Nest | None:
@@ -166,7 +158,7 @@ class _Writer:
         first = group * index(width) + index(panel.start) + which * index(panel.width)
 
         def taps(
-            kh: Any, kw: Any, channel: Any, used: Sequence[int] | None, partly: bool = False
+            kh: Any, kw: Any, channel: Any, used: Sequence[int] | None, partly: bool
         ) -> list[Any]:
             term = flat_index((*geometry.kernel, geometry.channels), [kh, kw, channel])
             line = row * index(geometry.strides[0]) + kh * index(geometry.dilation[0])
@@ -185,7 +177,7 @@ class _Writer:
         return [
             *residual_of(self.request, columns, panel.width, where),
             *tile.start(),
-            self._window(row, column, edge, columns, taps, ahead),
+            window(geometry, row, column, edge, columns, taps, ahead),
             *tile.finish(where),
         ]
 
@@ -199,47 +191,3 @@ class _Writer:
         values = Values(memory=self.request.memory, inlined=self.request.group.inlined)
         position = geometry.input_position(n, line, across, where)
         return or_zero(values.at(geometry.data, position, True))
-
-    def _window(
-        self, row: Any, column: Any, edge: int | None, columns: int, taps: Any, ahead: NextPanel
-    ) -> Any:
-        """The loops over the window and the channels, and meanwhile what comes next of the weights."""
-        geometry = self.geometry
-        height, width = geometry.kernel
-
-        def channels(kh: Any, kw: Any, used: Sequence[int] | None, partly: bool = False) -> Any:
-            if geometry.channels <= _UNROLLED_CHANNELS:
-                return [taps(kh, kw, index(c), used, partly) for c in range(geometry.channels)]
-            return ahead.loop(
-                geometry.channels,
-                lambda c: taps(kh, kw, c, used, partly),
-                kh * index(width) + kw,
-                height * width,
-            )
-
-        def line(kh: Any) -> Any:
-            if edge is None:
-                return self._inner_line(kh, taps, channels, ahead)
-            if edge == LOOPED:
-                return columns_inside(
-                    geometry,
-                    column,
-                    columns,
-                    lambda first, stop, partly: emit.between(
-                        first, stop, lambda kw: channels(kh, kw, None, partly)
-                    ),
-                )
-            return [
-                channels(kh, index(kw), used)
-                for kw in range(geometry.kernel[1])
-                if (used := [c for c in range(columns) if geometry.inside(edge + c, kw)])
-            ]
-
-        return rows_inside(geometry, row, line)
-
-    def _inner_line(self, kh: Any, taps: Any, channels: Any, ahead: NextPanel) -> Any:
-        geometry = self.geometry
-        if geometry.channels_last and geometry.dilation[1] == 1 and geometry.groups == 1:
-            length = geometry.kernel[1] * geometry.channels
-            return ahead.loop(length, lambda q: taps(kh, index(0), q, None), kh, geometry.kernel[0])
-        return emit.serial(geometry.kernel[1], lambda kw: channels(kh, kw, None))

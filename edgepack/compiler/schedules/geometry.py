@@ -118,12 +118,22 @@ def geometry_of(main: Stage) -> Geometry | None:
     )
 
 
-def rows_inside(geometry: Geometry, row: Any, body: emit.Body) -> Any:
-    """A loop over the window's rows that lie in the image, for output row ``row``."""
+def rows_inside(geometry: Geometry, row: Any, body: emit.Body, skipped: Any = None) -> Any:
+    """A loop over the window's rows that lie in the image, for output row ``row``.
+
+    The first ``skipped`` of them are left out.
+    """
+    from tvm import tirx
+
     stop_of_last = (geometry.out_height - 1) * geometry.strides[0] + geometry.reach - geometry.top
     if geometry.top == 0 and stop_of_last <= geometry.height:
-        return emit.serial(geometry.kernel[0], body)
+        if skipped is None:
+            return emit.serial(geometry.kernel[0], body)
+        return emit.between(skipped, index(geometry.kernel[0]), body)
     first, stop = _inside(geometry, 0, row)
+    if skipped is not None:
+        first = tirx.max(first, skipped)
+        stop = tirx.max(first, stop)
     return emit.between(first, stop, body)
 
 

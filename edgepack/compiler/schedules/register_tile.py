@@ -36,6 +36,7 @@ _STORE = 1.5
 _TILE = 12.0
 """Cycles that starting and ending a tile's loop costs."""
 _MOST_COLUMNS = 30
+_MOST_VECTORS = 8
 _MOST_MORE = 4 / 3
 """Tiles, as a multiple of what the registers ask for, that threads may have to share them evenly."""
 
@@ -90,6 +91,11 @@ class RegisterFile:
             rows=max(1, 7 * target.l1_bytes // (8 * apart)),
             cache=target.l2_bytes,
         )
+
+    @property
+    def vectors(self) -> int:
+        """The most vectors of a panel."""
+        return max(1, min((self.registers - 2) // 2, _MOST_VECTORS))
 
     def columns(self, vectors: int) -> int:
         """The most columns of a tile of ``vectors``."""
@@ -154,7 +160,7 @@ def best_vectors(
     columns: int, rows: int, width: int, depth: int, lanes: int, file: RegisterFile
 ) -> int:
     """Vectors of a panel, for ``rows`` rows of ``columns`` by ``width`` results, each of ``depth`` terms."""
-    most = max(1, min((file.registers - 2) // 2, -(-width // lanes), 8))
+    most = min(file.vectors, -(-width // lanes))
     costs = {
         vectors: _cost(columns, rows, width, depth, lanes, file, vectors)
         for vectors in range(1, most + 1)
@@ -168,18 +174,25 @@ def _cost(
     total = 0.0
     for panel in make_panels(width, vectors, lanes, padded=True):
         used = len(panel.vectors)
-        tiles = split_evenly(columns, file.columns(used))
-        again = rows * len(tiles) > 1
+        again = rows * -(-columns // file.columns(used)) > 1
         arrival = file.arrival(4 * panel.padded, depth) if again else 0.0
-        for tile in tiles:
-            total += panel.count * rows * _tile_cost(tile, used, depth, arrival)
+        total += panel.count * rows * row_cost(columns, used, depth, file, arrival)
     return total
 
 
-def _tile_cost(columns: int, vectors: int, depth: int, arrival: float) -> float:
-    sums = columns * vectors
-    step = max(sums / _PER_CYCLE, (columns + vectors) / _PER_CYCLE, _LATENCY, arrival)
-    return depth * step + sums * _STORE + _TILE
+def row_cost(
+    columns: int, vectors: int, depth: float, file: RegisterFile, arrival: float = 0.0
+) -> float:
+    """Estimated cycles for the tiles of ``columns`` results, by a panel of ``vectors`` and ``depth`` terms.
+
+    ``arrival`` are the cycles in which a term's part of the panel comes, if it comes from afar.
+    """
+    total = 0.0
+    for tile in split_evenly(columns, file.columns(vectors)):
+        sums = tile * vectors
+        step = max(sums / _PER_CYCLE, (tile + vectors) / _PER_CYCLE, _LATENCY, arrival)
+        total += depth * step + sums * _STORE + _TILE
+    return total
 
 
 def row_tiles(length: int, most: int, tasks: int = 1) -> list[tuple[tuple[int, int], int]]:

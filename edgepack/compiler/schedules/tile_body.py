@@ -89,24 +89,31 @@ class Tile:
 
     def finish(self, where: Callable[[int, Any], list[Any]]) -> list[Any]:
         """Epilogue and store; ``where(column, offset)`` is the result's position."""
-        statements: list[Any] = []
-        for column, row in enumerate(self.sums):
-            for register, vector in zip(row, self.panel.vectors, strict=True):
-                place = partial(where, column)
-                statements += self._store(register, vector, place)
-        return statements
+        return [
+            self.store(column, vector, 0, vector.stored, partial(where, column))
+            for column in range(self.columns)
+            for vector in self.panel.vectors
+        ]
 
-    def _store(self, register: Any, vector: Vector, place: Callable[[Any], list[Any]]) -> list[Any]:
-        group, start = self.request.group, index(vector.offset)
-        main = group.main
+    def store(
+        self, column: int, vector: Vector, first: int, lanes: int, where: Callable[[Any], list[Any]]
+    ) -> list[Any]:
+        """Epilogue and store of ``lanes`` of a register, from lane ``first`` on.
+
+        ``where(offset)`` is the position of the result at that offset of the panel.
+        """
+        group, main = self.request.group, self.request.group.main
         assert main is not None
+        register = self.sums[column][self.panel.vectors.index(vector)]
         return store_vector(
             self.request.memory,
             group.result,
             group.inlined,
-            vector.stored,
-            lambda lane: place(start + lane),
-            held_lane=lambda lane: [(main.buffer, lambda _: emit.load(register, lane))],
+            lanes,
+            lambda lane: where(index(vector.offset + first) + lane),
+            held_lane=lambda lane: [
+                (main.buffer, lambda _: emit.load(register, index(first) + lane))
+            ],
         )
 
 
