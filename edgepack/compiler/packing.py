@@ -44,9 +44,7 @@ def _panels(array: np.ndarray, arguments: Mapping[str, Any]) -> np.ndarray:
     groups = int(arguments["groups"])
     ordered = np.transpose(array, arguments["order"])
     if arguments.get("inputs_grouped"):
-        *taps, inputs, out = ordered.shape
-        split = ordered.reshape(*taps, groups, inputs // groups, out)
-        ordered = np.moveaxis(split, -3, -2).reshape(*taps, inputs // groups, groups * out)
+        ordered = _results_of_groups(ordered, groups)
     terms = ordered.reshape(-1, groups, ordered.shape[-1] // groups)
     parts = []
     for group in range(groups):
@@ -57,6 +55,38 @@ def _panels(array: np.ndarray, arguments: Mapping[str, Any]) -> np.ndarray:
                 parts.append(np.pad(panel, ((0, 0), (0, padded - width))).ravel())
                 start += width
     return np.concatenate(parts)
+
+
+def _results_of_groups(array: np.ndarray, groups: int) -> np.ndarray:
+    """[..., input channel of all groups, result] as [..., input channel of a group, group and result]."""
+    import numpy as np
+
+    *taps, inputs, out = array.shape
+    split = array.reshape(*taps, groups, inputs // groups, out)
+    return np.moveaxis(split, -3, -2).reshape(*taps, inputs // groups, groups * out)
+
+
+def _phases(array: np.ndarray, arguments: Mapping[str, Any]) -> np.ndarray:
+    """[group][y, x looped][panel][tap, channel][y, x held, result] of a kernel, by the phases of its strides.
+
+    Kernel row ``y + stride * t`` belongs to phase y; the last t come first, as the input's rows do that
+    they meet, and those that the kernel lacks are zero. ``held`` phases are lanes, all others groups.
+    """
+    import numpy as np
+
+    array = np.transpose(array, arguments["order"])
+    groups, strides, held = (arguments[name] for name in ("of_inputs", "strides", "held"))
+    array = _results_of_groups(array, groups)
+    missing = [-k % s for k, s in zip(array.shape, strides, strict=False)]
+    array = np.pad(array, [(0, more) for more in (*missing, 0, 0)])
+    rows, columns, channels, out = array.shape
+    split = []
+    for extent, stride, lanes in zip((rows, columns), strides, held, strict=True):
+        split += [extent // stride, stride // lanes, lanes]
+    array = np.flip(array.reshape(*split, channels, groups, out // groups), (0, 3))
+    array = array.transpose(0, 3, 6, 7, 1, 4, 2, 5, 8)
+    taps = array.reshape(*array.shape[:3], -1)
+    return _panels(taps, {**arguments, "order": [0, 1, 2, 3]})
 
 
 def _winograd(array: np.ndarray, arguments: Mapping[str, Any]) -> np.ndarray:
@@ -76,5 +106,6 @@ def _winograd(array: np.ndarray, arguments: Mapping[str, Any]) -> np.ndarray:
 
 _LAYOUTS: dict[str, Callable[[np.ndarray, Mapping[str, Any]], np.ndarray]] = {
     "panels": _panels,
+    "phases": _phases,
     "winograd": _winograd,
 }

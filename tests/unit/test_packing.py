@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -93,6 +94,36 @@ def test_winograd_weights_are_the_transformed_kernel(outputs: list[int]) -> None
     assert made.dtype == np.float32
     np.testing.assert_allclose(made.reshape(shape)[..., :7], wanted, rtol=1e-6, atol=1e-7)
     assert not made.reshape(shape)[..., 7].any()
+
+
+@pytest.mark.parametrize("held", [(1, 1), (1, 3), (2, 3)])
+def test_phases_of_a_kernel_are_groups_or_lanes_and_their_taps_end_with_the_first(
+    held: tuple[int, int],
+) -> None:
+    kernel = weights(4, 5, 6, 7)
+    (down, across), (groups, channels) = held, (2, 3)
+    looped = groups * (2 // down) * (3 // across)
+    lanes = down * across * 7
+    described = {
+        "layout": "phases",
+        "groups": looped,
+        "of_inputs": groups,
+        "order": [0, 1, 2, 3],
+        "panels": [[1, lanes, lanes + 1]],
+        "strides": [2, 3],
+        "held": list(held),
+    }
+    made = pack(kernel, json.dumps(described)).reshape(looped, 2, 2, channels, lanes + 1)
+    assert not made[..., lanes].any()
+    made = made[..., :lanes].reshape(groups, 2 // down, 3 // across, 2, 2, 3, down, across, 7)
+    padded = np.pad(kernel, [(0, 0), (0, 1), (0, 0), (0, 0)])
+    for group, (y, x), (row, column), c in itertools.product(
+        range(groups), np.ndindex(2, 3), np.ndindex(2, 2), range(channels)
+    ):
+        outer, lane = (y // down, x // across), (y % down, x % across)
+        found = made[group, *outer, row, column, c, *lane]
+        tap = padded[y + 2 * (1 - row), x + 3 * (1 - column), group * channels + c]
+        np.testing.assert_array_equal(found, tap)
 
 
 def test_the_plan_packs_a_weight_once_in_each_layout() -> None:

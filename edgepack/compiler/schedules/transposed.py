@@ -11,60 +11,34 @@ kernel, whose results lie ``stride`` apart.
             epilogue, store
 
 Where every channel is a group of its own, a panel is a vector of channels, and the input is too.
+Where vectors are fuller with several phases in one, or there are too many to be written out, the
+loops are those of phase_lanes.py.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from typing import Any
 
-from edgepack.compiler.operators import TRANSPOSED
-from edgepack.compiler.schedules import emit
+from edgepack.compiler.schedules import emit, phase_lanes
 from edgepack.compiler.schedules.columns import column_tiles
-from edgepack.compiler.schedules.expressions import flat_index, index, loads
+from edgepack.compiler.schedules.expressions import flat_index, index
 from edgepack.compiler.schedules.nest import Nest, Request
 from edgepack.compiler.schedules.panels import PackedPanels
+from edgepack.compiler.schedules.phase_forms import best_form
+from edgepack.compiler.schedules.phases import Transposed, transposed_of
 from edgepack.compiler.schedules.register_tile import (
     Panel,
     best_vectors,
     make_panels,
+    row_cost,
 )
-from edgepack.compiler.schedules.stages import shape_of
 from edgepack.compiler.schedules.tile_body import Tile
 from edgepack.compiler.schedules.values import Values
 
 _MOST_PHASES = 16
 """More phases than this would be too much code."""
-
-Taps = list[tuple[int, int]]
-"""(kernel position, step from the phase's own input position)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Line:
-    """One direction, vertical or horizontal: extents in elements."""
-
-    size: int
-    out: int
-    kernel: int
-    stride: int
-    padding: int
-
-    def taps(self, phase: int) -> Taps:
-        """What outputs ``phase``, ``phase + stride``, … take: output ``phase + stride * i`` reads
-        input ``i + step`` under kernel position k.
-        """
-        found = []
-        for k in range(self.kernel):
-            distance = phase + self.padding - k
-            if distance % self.stride == 0:
-                found.append((k, distance // self.stride))
-        return found
-
-    def count(self, phase: int) -> int:
-        """How many outputs the phase has."""
-        return max(0, -(-(self.out - phase) // self.stride))
+_LEAST_GAIN = 0.9
+"""The time with several phases in a vector, as a part of that phase by phase, from which on it is taken."""
 
 
 def schedule(request: Request) -> Nest | None:
@@ -72,66 +46,90 @@ def schedule(request: Request) -> Nest | None:
     main = request.group.main
     if main is None or request.prefix or str(main.buffer.dtype) != "float32":
         return None
-    if TRANSPOSED not in main.annotations:
+    transposed = transposed_of(main)
+    if transposed is None or not request.memory.kernel.is_constant(transposed.weights):
         return None
-    described = json.loads(str(main.annotations[TRANSPOSED]))
-    if described["strides"][0] * described["strides"][1] > _MOST_PHASES:
+    writer = _writer(request, transposed)
+    if writer is None:
         return None
-    data, weights = [load.source for load in loads(main.value.b)]
-    if not request.memory.kernel.is_constant(weights):
-        return None
-    writer = _Writer(request, data, weights, described)
     return Nest(rule="transposed", statements=writer.nest(), packings=(writer.weights.packing,))
+
+
+def _writer(request: Request, transposed: Transposed) -> _Writer | phase_lanes.Writer | None:
+    """What writes the loops; none for a depthwise one of many phases, which reduction.py does as fast."""
+    is_short = transposed.phases <= _MOST_PHASES
+    if transposed.is_depthwise:
+        return _Writer(request, transposed, _panels(request, transposed)) if is_short else None
+    form, cost = best_form(request, transposed)
+    if is_short:
+        panels = _panels(request, transposed)
+        if cost >= _LEAST_GAIN * _cost(request, transposed, panels):
+            return _Writer(request, transposed, panels)
+    return phase_lanes.Writer(request, transposed, form)
+
+
+def _panels(request: Request, transposed: Transposed) -> list[Panel]:
+    """Output channels as panels, the same for every phase."""
+    rows, columns = transposed.rows, transposed.columns
+    width, vectors = transposed.groups, 1
+    if not transposed.is_depthwise:
+        width = transposed.out
+        vectors = best_vectors(
+            columns.count(0),
+            rows.count(0),
+            width,
+            max(1, transposed.channels * rows.kernel * columns.kernel // transposed.phases),
+            request.lanes,
+            request.registers(transposed.channels * transposed.groups),
+        )
+    return make_panels(width, vectors, request.lanes, padded=not transposed.is_depthwise)
+
+
+def _cost(request: Request, transposed: Transposed, panels: list[Panel]) -> float:
+    """Estimated cycles for an image of one group, by ``panels``."""
+    registers = request.registers(transposed.channels * transposed.groups)
+    rows, columns = transposed.rows, transposed.columns
+    return sum(
+        panel.count
+        * rows.count(y)
+        * row_cost(
+            columns.count(x),
+            len(panel.vectors),
+            transposed.channels * len(rows.taps(y)) * len(columns.taps(x)),
+            registers,
+        )
+        for panel in panels
+        for y in range(rows.stride)
+        for x in range(columns.stride)
+        if columns.count(x)
+    )
 
 
 class _Writer:
     """Writes the loops of one transposed convolution."""
 
-    def __init__(
-        self, request: Request, data: Any, weights: Any, described: dict[str, Any]
-    ) -> None:
-        main = request.group.main
-        assert main is not None
-        self.request, self.data = request, data
-        self.batch, *image, channels = shape_of(data)
-        *self.kernel, _, out = shape_of(weights)
-        self.groups = int(described["groups"])
-        self.depthwise = channels == self.groups > 1 and out == 1
-        self.channels, self.out = channels // self.groups, out
-        self.rows, self.columns = (
-            Line(
-                size=image[way],
-                out=main.shape[1 + way],
-                kernel=self.kernel[way],
-                stride=described["strides"][way],
-                padding=described["padding"][way],
-            )
-            for way in (0, 1)
+    def __init__(self, request: Request, transposed: Transposed, panels: list[Panel]) -> None:
+        self.request, self.data = request, transposed.data
+        self.batch, self.channels, self.out = (
+            transposed.batch,
+            transposed.channels,
+            transposed.out,
         )
-        registers = request.registers(channels)
-        depth = self.channels * self.kernel[0] * self.kernel[1]
-        width = channels if self.depthwise else out
-        vectors = best_vectors(
-            self.columns.count(0),
-            self.rows.count(0),
-            width,
-            max(1, depth // (self.rows.stride * self.columns.stride)),
-            request.lanes,
-            registers,
-        )
-        if self.depthwise:
-            vectors = 1
-        self.panels = make_panels(width, vectors, request.lanes, padded=not self.depthwise)
-        self.most = registers.columns(max(len(p.vectors) for p in self.panels))
-        order = (0, 1, 3, 2) if self.depthwise else (0, 1, 2, 3)
+        self.rows, self.columns = transposed.rows, transposed.columns
+        self.kernel = (self.rows.kernel, self.columns.kernel)
+        self.depthwise = transposed.is_depthwise
+        self.groups = 1 if self.depthwise else transposed.groups
+        registers = request.registers(transposed.channels * transposed.groups)
+        self.panels = panels
+        self.most = registers.columns(max(len(p.vectors) for p in panels))
         self.weights = PackedPanels(
             request,
-            weights,
-            order,
-            self.panels,
-            depth,
-            1 if self.depthwise else self.groups,
-            inputs_grouped=self.groups > 1 and not self.depthwise,
+            transposed.weights,
+            (0, 1, 3, 2) if self.depthwise else (0, 1, 2, 3),
+            panels,
+            self.channels * self.kernel[0] * self.kernel[1],
+            self.groups,
+            inputs_grouped=self.groups > 1,
         )
 
     def nest(self) -> Any:
@@ -149,9 +147,8 @@ class _Writer:
             )
 
         used = [(y, x) for y, x in phases if self.rows.count(y) and self.columns.count(x)]
-        groups = 1 if self.depthwise else self.groups
         return emit.grid(
-            [self.batch, groups], lambda at: [phase(at[0], at[1], y, x) for y, x in used], 1
+            [self.batch, self.groups], lambda at: [phase(at[0], at[1], y, x) for y, x in used], 1
         )
 
     def _row(
