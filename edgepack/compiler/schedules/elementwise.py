@@ -5,12 +5,7 @@
 Axes that every access walks in memory order become one, so that a chain over [7, 7, 3] is one run
 of 147 elements. What does not fill a vector at the end is one shorter vector, not a scalar loop.
 Where a condition compares the last axis with constants (concat, pad), its range is cut at them, and
-each part is a loop without the condition. A transposition goes block by block:
-
-    for other axes:  for blocks of the axis that the input has last:  for vectors of the last axis:
-        for the block:  out[vector] = input, one element from each of as many cache lines
-
-so that the lines that one vector is gathered from still are in the cache for the next.
+each part is a loop without the condition. A transposition goes block by block (transposition.py).
 """
 
 from __future__ import annotations
@@ -21,8 +16,8 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
-from edgepack.compiler.schedules import emit
-from edgepack.compiler.schedules.axes import Walk, merge, place, walk_of
+from edgepack.compiler.schedules import emit, transposition
+from edgepack.compiler.schedules.axes import merge, place, walk_of
 from edgepack.compiler.schedules.expressions import index, visit
 from edgepack.compiler.schedules.nest import Nest, Request
 from edgepack.compiler.schedules.values import Values, store_vector
@@ -54,68 +49,14 @@ def schedule(request: Request) -> Nest | None:
             for start, stop in pairwise(cuts)
         ]
 
-    across = _transposed(walk, merged)
+    across = transposition.across(walk, merged)
     if across is not None and len(cuts) == 2:
-        return Nest(rule="elementwise", statements=_blocks(request, where, lengths, across))
+        loops = transposition.Transposition(lengths=lengths, across=across, where=where)
+        statements = transposition.nest(request, loops, value, walk, merged[across])
+        return Nest(rule="elementwise", statements=statements)
     if len(lengths) == 1 and request.tasks > 1:
         return Nest(rule="elementwise", statements=_shared_run(request, where, cuts))
     return Nest(rule="elementwise", statements=emit.grid(lengths[:-1], row, request.tasks))
-
-
-def _transposed(walk: Walk, merged: Sequence[Sequence[int]]) -> int | None:
-    """The loop that an input walks element by element although it is not the last; None if none."""
-    for access in walk.steps[1:]:
-        steps = [access[axes[-1]] for axes in merged]
-        if len(steps) > 1 and steps[-1] not in (0, 1) and 1 in steps[:-1]:
-            return steps.index(1)
-    return None
-
-
-def _blocks(request: Request, where: Any, lengths: Sequence[int], across: int) -> Any:
-    """The loops of a transposition; ``across`` is the loop that is cut into blocks."""
-    outer = [loop for loop in range(len(lengths) - 1) if loop != across]
-    block = min(_BLOCK, lengths[across])
-    whole, rest = divmod(lengths[across], block)
-    lanes, length = request.lanes, lengths[-1]
-
-    def position(others: Sequence[Any], cross: Any, last: Any) -> list[Any]:
-        found = [index(0)] * len(lengths)
-        for loop, at in zip(outer, others, strict=True):
-            found[loop] = at
-        found[across], found[-1] = cross, last
-        place_of: list[Any] = where(found)
-        return place_of
-
-    def part(others: Sequence[Any], start: Any, count: int) -> list[Any]:
-        def vectors(offset: Any, width: int) -> Any:
-            return emit.serial(
-                count,
-                lambda i: _vector(
-                    request, lambda at: position(others, start + i, at), 0, offset, width
-                ),
-            )
-
-        return emit.in_parts(length, lanes, vectors)
-
-    extents = [lengths[loop] for loop in outer]
-    statements = []
-    if whole:
-        statements.append(
-            emit.grid(
-                [*extents, whole],
-                lambda at: part(at[:-1], at[-1] * index(block), block),
-                request.tasks,
-            )
-        )
-    if rest:
-        statements.append(
-            emit.grid(extents, lambda at: part(at, index(whole * block), rest), request.tasks)
-        )
-    return statements
-
-
-_BLOCK = 16
-"""Elements of float32 in a cache line of 64 bytes."""
 
 
 def _run(request: Request, where: Any, start: int, stop: int) -> list[Any]:

@@ -166,12 +166,17 @@ def splat(value: Any, lanes: int) -> Any:
 
 def shuffled(vector: Any, count: int, lanes: Sequence[int]) -> Any:
     """``lanes`` of ``vector``, which has ``count``, in that order."""
-    from tvm import tirx
-
     if count == 1:
         return splat(vector, len(lanes))
     several = -(-len(lanes) // count)  # TVM makes no vector longer than what it is made of
-    return tirx.Shuffle([vector] * several, [tirx.IntImm("int32", lane) for lane in lanes])
+    return shuffle([vector] * several, lanes)
+
+
+def shuffle(vectors: Sequence[Any], lanes: Sequence[int]) -> Any:
+    """``lanes``, in that order, of ``vectors`` one after the other; not more than they have."""
+    from tvm import tirx
+
+    return tirx.Shuffle(list(vectors), [tirx.IntImm("int32", lane) for lane in lanes])
 
 
 def load(buffer: Any, position: Any) -> Any:
@@ -188,12 +193,12 @@ def store(buffer: Any, position: Any, value: Any) -> Any:
     return tirx.BufferStore(buffer, value, [position])
 
 
-def prefetch(buffer: Any, position: Any, level: int) -> Any:
-    """Ask for the cache line of an element, to be read, into a level of the cache (1 or 2)."""
+def prefetch(buffer: Any, position: Any, level: int, to_write: bool = False) -> Any:
+    """Ask for the cache line of an element, to be read or written, into a level of the cache (1 or 2)."""
     from tvm import tirx
 
     address = tirx.address_of(load(buffer, position))
-    arguments = [tirx.IntImm("int32", value) for value in (0, 4 - level, 1)]  # read; data
+    arguments = [tirx.IntImm("int32", value) for value in (int(to_write), 4 - level, 1)]
     return tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", address, *arguments))
 
 

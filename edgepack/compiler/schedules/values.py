@@ -186,8 +186,12 @@ def store_vector(
     lanes: int,
     position: Callable[[Any], list[Any]],
     held_lane: Callable[[Any], Sequence[tuple[Any, Callable[[list[Any]], Any]]]] | None = None,
+    register: Any = None,
 ) -> list[Any]:
-    """Statements that write ``lanes`` elements of ``stage``, at ``position(lane)``."""
+    """Statements that write ``lanes`` elements of ``stage``, at ``position(lane)``.
+
+    They go to ``register``, where that is given, and not to memory.
+    """
     temporaries: list[Any] = []
 
     def one(lane: Any) -> list[Any]:
@@ -201,6 +205,8 @@ def store_vector(
         where = position(lane)
         value = values.result(stage, where)
         temporaries.extend(values.temporaries)
+        if register is not None:
+            return [*values.prepared, emit.store(register, lane, value)]
         target = memory.of(stage.buffer)
         return [
             *values.prepared,
