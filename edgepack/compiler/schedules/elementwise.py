@@ -52,7 +52,7 @@ def schedule(request: Request) -> Nest | None:
     across = transposition.across(walk, merged)
     if across is not None and len(cuts) == 2:
         loops = transposition.Transposition(lengths=lengths, across=across, where=where)
-        statements = transposition.nest(request, loops, value, walk, merged[across])
+        statements = transposition.nest(request, loops, value, walk, merged)
         return Nest(rule="elementwise", statements=statements)
     if len(lengths) == 1 and request.tasks > 1:
         return Nest(rule="elementwise", statements=_shared_run(request, where, cuts))

@@ -10,7 +10,8 @@ Loads of 128 bits are put together to vectors of all lanes, so that two steps of
 vector of any length. A block is as wide as two lines, the neighbours that memory is fetched in: of narrower
 ones the other half would be fetched in vain, with wider ones the lines of the result are no longer in the
 first cache level when their neighbours are written. Rows of up to four lines are read whole. What does not
-fill a tile at an end is a tile that overlaps the one before, and writes the same values again.
+fill a tile at an end is a tile that overlaps the one before, and writes the same values again. Rows of two or
+three elements are interleaved instead, or made of such (interleaving.py).
 
 Stages on the way (a bias, an activation) are computed of what is loaded, four elements at a time. Where
 that would be slow or wrong, an element comes from each of as many cache lines, and the lines still are in the
@@ -30,22 +31,21 @@ from typing import Any
 
 from edgepack.compiler.schedules import emit
 from edgepack.compiler.schedules.axes import Walk
-from edgepack.compiler.schedules.expressions import index, is_cheap, visit
+from edgepack.compiler.schedules.expressions import index, is_cheap, is_movement, visit
+from edgepack.compiler.schedules.interleaving import Place, interleaved, separated
 from edgepack.compiler.schedules.nest import FLOAT_BITS, Request
-from edgepack.compiler.schedules.values import LINE, store_vector
+from edgepack.compiler.schedules.values import LINE, store_vector, vector_of
 
 _QUAD = 4
 """Elements of four bytes in 128 bits: what a shuffle of any instruction set reaches across."""
 _BLOCK = 2 * LINE
 _SHORT = 4 * LINE
 """Rows of the input up to this length are one block."""
+_RUN = 64 * LINE
+"""Elements of rows that are interleaved, or made of such, that one thread takes at a time."""
 _AHEAD = 2 * LINE
 """Elements from what is written to what is asked for. Stores wait for their lines in order, and of one
 that reaches into a next line, that is not foreseen: twice the time where rows are no multiple of a line."""
-
-
-_Place = Callable[[Any, Any], list[Any]]
-"""The position of the result from that across and that along its last axis."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,28 +95,65 @@ class _Parts:
 
 
 def nest(
-    request: Request, loops: Transposition, value: Any, walk: Walk, axes: Sequence[int]
+    request: Request,
+    loops: Transposition,
+    value: Any,
+    walk: Walk,
+    merged: Sequence[Sequence[int]],
 ) -> Any:
-    """The loops; ``axes`` are those that the loop ``across`` was merged from, ``value`` the element."""
-    length, last = loops.lengths[loops.across], loops.lengths[-1]
-    body: Callable[..., Any] = _gathered
-    blocks, columns = _parts(length, LINE), _parts(last, request.lanes)
-    if _fits_tiles(request, loops, value, walk, axes):
-        body = _tiles
-        blocks, columns = _parts(length, length if length <= _SHORT else _BLOCK), _lines(last)
+    """The loops, for the element ``value``; ``merged`` are the axes that each was made from."""
+    body, blocks, columns = _plan(request, loops, value, walk, merged)
 
     def part(block: _Parts, i: Any, column: _Parts, j: Any) -> Any:
         *others, number = emit.position_of([*loops.others, block.count], i)
-        position = partial(loops.position, others)
-        return body(
-            request, position, block.start(number), block.size, column.start(j), column.size
-        )
+        place = partial(loops.position, others)
+        return body(request, place, block.start(number), block.size, column.start(j), column.size)
 
     return emit.segmented(
         [(block, math.prod(loops.others) * block.count) for block in blocks],
         [(column, column.count) for column in columns],
         part,
         request.tasks,
+    )
+
+
+def _plan(
+    request: Request,
+    loops: Transposition,
+    value: Any,
+    walk: Walk,
+    merged: Sequence[Sequence[int]],
+) -> tuple[Callable[..., Any], list[_Parts], list[_Parts]]:
+    """What writes a part of the result, and the parts across and along its last axis."""
+    length, last = loops.lengths[loops.across], loops.lengths[-1]
+    stored, *loaded = [
+        (access[merged[loops.across][-1]], access[merged[-1][-1]]) for access in walk.steps
+    ]
+    by_value = any(walk.by_value[axis] for axis in merged[loops.across])
+    if _has_shuffles(request) and not by_value and all(step in (0, 1) for step, _ in loaded):
+        if min(length, last) >= _QUAD and stored[1] == 1 and _is_short(value):
+            return _tiles, _parts(length, length if length <= _SHORT else _BLOCK), _lines(last)
+        if last < _QUAD <= length and stored == (last, 1):
+            return interleaved, _parts(length, _RUN), _parts(last, last)
+        from_short_rows = length < _QUAD <= last and loaded == [(1, length)]
+        if from_short_rows and stored[1] == 1 and is_movement(value):
+            return separated, _parts(length, length), _parts(last, _RUN)
+    return _gathered, _parts(length, LINE), _parts(last, request.lanes)
+
+
+def _has_shuffles(request: Request) -> bool:
+    """Whether the target shuffles elements of the result's type, two vectors to one."""
+    of_four_bytes = str(request.group.result.buffer.dtype).endswith(str(FLOAT_BITS))
+    is_vector = request.lanes >= _QUAD and not request.target.arch.startswith("riscv")
+    return of_four_bytes and is_vector
+
+
+def _is_short(value: Any) -> bool:
+    """Whether four elements are computed so fast that they need not be a whole vector."""
+    from tvm import ir, tirx
+
+    return is_cheap(value) and not any(
+        isinstance(node, (ir.Call, tirx.Select)) for node in visit(value)
     )
 
 
@@ -139,28 +176,7 @@ def _lines(length: int) -> list[_Parts]:
     return [*whole, last]
 
 
-def _fits_tiles(
-    request: Request, loops: Transposition, value: Any, walk: Walk, axes: Sequence[int]
-) -> bool:
-    """Whether neighbours along ``axes`` can be loaded and computed as vectors, and soon enough."""
-    from tvm import ir, tirx
-
-    if not str(request.group.result.buffer.dtype).endswith(str(FLOAT_BITS)):
-        return False
-    if request.target.arch.startswith("riscv"):
-        return False
-    if min(request.lanes, loops.lengths[-1], loops.lengths[loops.across]) < _QUAD:
-        return False
-    if any(access[axes[-1]] not in (0, 1) for access in walk.steps[1:]):
-        return False
-    if any(walk.by_value[axis] for axis in axes) or not is_cheap(value):
-        return False
-    return not any(isinstance(node, (ir.Call, tirx.Select)) for node in visit(value))
-
-
-def _gathered(
-    request: Request, place: _Place, start: Any, count: int, last: Any, lanes: int
-) -> Any:
+def _gathered(request: Request, place: Place, start: Any, count: int, last: Any, lanes: int) -> Any:
     """A vector of each of ``count`` rows of the result, element by element of the input."""
     group = request.group
     return emit.serial(
@@ -176,7 +192,7 @@ def _gathered(
 
 
 def _tiles(
-    request: Request, place: _Place, start: Any, count: int, last: Any, width: int
+    request: Request, place: Place, start: Any, count: int, last: Any, width: int
 ) -> list[Any]:
     """The same in tiles of four rows."""
     whole, rest = divmod(count, _QUAD)
@@ -187,7 +203,7 @@ def _tiles(
     ]
 
 
-def _tile(request: Request, place: _Place, start: Any, last: Any, width: int) -> list[Any]:
+def _tile(request: Request, place: Place, start: Any, last: Any, width: int) -> list[Any]:
     """``width`` elements of each of four rows."""
     memory, buffer = request.memory, request.group.result.buffer
     dense, lanes = memory.of(buffer), min(request.lanes, width)
@@ -209,20 +225,16 @@ def _tile(request: Request, place: _Place, start: Any, last: Any, width: int) ->
     return statements
 
 
-def _quad(request: Request, place: _Place, start: Any, last: Any, statements: list[Any]) -> Any:
+def _quad(request: Request, place: Place, start: Any, last: Any, statements: list[Any]) -> Any:
     """Four elements that lie side by side in the input, with what is computed of them."""
-    group = request.group
-    register = emit.registers(_QUAD, group.result.buffer.dtype, "quad")
-    statements += emit.allocate([register])
-    statements += store_vector(
+    return vector_of(
         request.memory,
-        group.result,
-        group.inlined,
+        request.group.result,
+        request.group.inlined,
         _QUAD,
         lambda lane: place(start + lane, last),
-        register=register,
+        statements,
     )
-    return emit.load(register, emit.lanes_of(index(0), _QUAD))
 
 
 def _transposed(quads: Sequence[Any], statements: list[Any]) -> list[Any]:

@@ -217,6 +217,21 @@ def store_vector(
     return [*emit.allocate(temporaries), loop]
 
 
+def vector_of(
+    memory: Memory,
+    stage: Stage,
+    inlined: Sequence[Stage],
+    lanes: int,
+    position: Callable[[Any], list[Any]],
+    statements: list[Any],
+) -> Any:
+    """``lanes`` elements of ``stage`` in a register, which ``statements`` fill first."""
+    register = emit.registers(lanes, stage.buffer.dtype, f"{stage.name}_vector")
+    statements += emit.allocate([register])
+    statements += store_vector(memory, stage, inlined, lanes, position, register=register)
+    return emit.load(register, emit.lanes_of(index(0), lanes))
+
+
 def index_uses(expression: Any) -> list[Any]:
     """Variables that an expression uses as values or in conditions, not only to index a load."""
     from tvm import ir, tirx
