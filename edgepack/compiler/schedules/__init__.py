@@ -25,6 +25,7 @@ from edgepack.compiler.schedules import (
     winograd,
 )
 from edgepack.compiler.schedules.groups import Group, make_groups, shared_axes
+from edgepack.compiler.schedules.movements import read_through
 from edgepack.compiler.schedules.nest import FLOAT_BITS, Nest, Request, Rule
 from edgepack.compiler.schedules.stages import Kernel, read_stages
 from edgepack.compiler.schedules.values import Memory, Rows
@@ -85,6 +86,7 @@ def schedule(function: PrimFunc, target: Target) -> PrimFunc | None:
     kernel = read_stages(function)
     if kernel is None:
         return None
+    kernel = read_through(kernel)
     groups = make_groups(kernel)
     memory = Memory(kernel=kernel)
     flops = sum(operations(stage) for stage in kernel.stages)

@@ -104,15 +104,23 @@ def nest(
     """The loops, for the element ``value``; ``merged`` are the axes that each was made from."""
     body, blocks, columns = _plan(request, loops, value, walk, merged)
 
-    def part(block: _Parts, i: Any, column: _Parts, j: Any) -> Any:
-        *others, number = emit.position_of([*loops.others, block.count], i)
+    def part(others: list[Any], block: _Parts, number: Any, column: _Parts, j: Any) -> Any:
         place = partial(loops.position, others)
         return body(request, place, block.start(number), block.size, column.start(j), column.size)
 
-    return emit.segmented(
-        [(block, math.prod(loops.others) * block.count) for block in blocks],
-        [(column, column.count) for column in columns],
-        part,
+    def flat(block: _Parts, i: Any, column: _Parts, j: Any) -> Any:
+        *others, number = emit.position_of([*loops.others, block.count], i)
+        return part(others, block, number, column, j)
+
+    several = math.prod(loops.others)
+    inner = [(column, column.count) for column in columns]
+    if request.tasks > 1 and several < 4 * request.tasks:
+        outer = [(block, several * block.count) for block in blocks]
+        return emit.segmented(outer, inner, flat, request.tasks)
+    outer = [(block, block.count) for block in blocks]
+    return emit.grid(
+        loops.others,
+        lambda others: emit.segmented(outer, inner, partial(part, others), 1),
         request.tasks,
     )
 
