@@ -2,16 +2,17 @@
 
     for other axes:  for blocks of the axis that the input has last (shared by threads):
         for cache lines of the result's last axis:  for four elements of the block:
-            ask for the four lines of the result that are written two steps on
+            ask for the four lines of the result that are written a few steps on
             registers = four elements of the input from each of as many rows as the line has elements
             transpose 4x4 in every 128 bits of them; store each as a part of its line
 
 Loads of 128 bits are put together to vectors of all lanes, so that two steps of shuffles transpose a
-vector of any length. A block is as wide as two lines, the neighbours that memory is fetched in: of narrower
-ones the other half would be fetched in vain, with wider ones the lines of the result are no longer in the
-first cache level when their neighbours are written. Rows of up to four lines are read whole. What does not
-fill a tile at an end is a tile that overlaps the one before, and writes the same values again. Rows of two or
-three elements are interleaved instead, or made of such (interleaving.py).
+vector of any length. A block is as wide as a line; as two, the neighbours that memory is fetched in,
+where the tensors leave the second cache level: the other half would be fetched in vain. With wider ones
+the lines of the result are no longer in the first level when their neighbours are written. Rows of up to
+four lines are read whole. What does not fill a tile at an end is a tile that overlaps the one before, and
+writes the same values again. Rows of two or three elements are interleaved instead, or made of such
+(interleaving.py).
 
 Stages on the way (a bias, an activation) are computed of what is loaded, four elements at a time. Where
 that would be slow or wrong, an element comes from each of as many cache lines, and the lines still are in the
@@ -38,13 +39,12 @@ from edgepack.compiler.schedules.values import LINE, store_vector, vector_of
 
 _QUAD = 4
 """Elements of four bytes in 128 bits: what a shuffle of any instruction set reaches across."""
-_BLOCK = 2 * LINE
 _SHORT = 4 * LINE
 """Rows of the input up to this length are one block."""
 _RUN = 64 * LINE
 """Elements of rows that are interleaved, or made of such, that one thread takes at a time."""
-_AHEAD = 2 * LINE
-"""Elements from what is written to what is asked for. Stores wait for their lines in order, and of one
+_AHEAD = 2
+"""Blocks from what is written to what is asked for. Stores wait for their lines in order, and of one
 that reaches into a next line, that is not foreseen: twice the time where rows are no multiple of a line."""
 
 
@@ -140,7 +140,9 @@ def _plan(
     by_value = any(walk.by_value[axis] for axis in merged[loops.across])
     if _has_shuffles(request) and not by_value and all(step in (0, 1) for step, _ in loaded):
         if min(length, last) >= _QUAD and stored[1] == 1 and _is_short(value):
-            return _tiles, _parts(length, length if length <= _SHORT else _BLOCK), _lines(last)
+            block = LINE if 8 * math.prod(loops.lengths) <= request.target.l2_bytes else 2 * LINE
+            body = partial(_tiles, ahead=_AHEAD * block)
+            return body, _parts(length, length if length <= _SHORT else block), _lines(last)
         if last < _QUAD <= length and stored == (last, 1):
             return interleaved, _parts(length, _RUN), _parts(last, last)
         from_short_rows = length < _QUAD <= last and loaded == [(1, length)]
@@ -200,18 +202,20 @@ def _gathered(request: Request, place: Place, start: Any, count: int, last: Any,
 
 
 def _tiles(
-    request: Request, place: Place, start: Any, count: int, last: Any, width: int
+    request: Request, place: Place, start: Any, count: int, last: Any, width: int, ahead: int
 ) -> list[Any]:
     """The same in tiles of four rows."""
     whole, rest = divmod(count, _QUAD)
-    tile = partial(_tile, request, place, last=last, width=width)
+    tile = partial(_tile, request, place, last=last, width=width, ahead=ahead)
     return [
         emit.serial(whole, lambda i: tile(start + i * index(_QUAD))) if whole else None,
         emit.sequence(tile(start + index(count - _QUAD))) if rest else None,
     ]
 
 
-def _tile(request: Request, place: Place, start: Any, last: Any, width: int) -> list[Any]:
+def _tile(
+    request: Request, place: Place, start: Any, last: Any, width: int, ahead: int
+) -> list[Any]:
     """``width`` elements of each of four rows."""
     memory, buffer = request.memory, request.group.result.buffer
     dense, lanes = memory.of(buffer), min(request.lanes, width)
@@ -220,7 +224,7 @@ def _tile(request: Request, place: Place, start: Any, last: Any, width: int) -> 
         return memory.index(buffer, place(start + index(row), last + index(offset)))
 
     statements = [
-        emit.prefetch(dense, target(row, _AHEAD), 1, to_write=True) for row in range(_QUAD)
+        emit.prefetch(dense, target(row, ahead), 1, to_write=True) for row in range(_QUAD)
     ]
     for offset in range(0, width, lanes):
         quads = [
