@@ -35,6 +35,7 @@ from edgepack.compiler.schedules.axes import Walk
 from edgepack.compiler.schedules.expressions import index, is_cheap, is_movement, visit
 from edgepack.compiler.schedules.interleaving import Place, interleaved, separated
 from edgepack.compiler.schedules.nest import FLOAT_BITS, Request
+from edgepack.compiler.schedules.prefetch import is_worth
 from edgepack.compiler.schedules.values import LINE, store_vector, vector_of
 
 _QUAD = 4
@@ -140,8 +141,10 @@ def _plan(
     by_value = any(walk.by_value[axis] for axis in merged[loops.across])
     if _has_shuffles(request) and not by_value and all(step in (0, 1) for step, _ in loaded):
         if min(length, last) >= _QUAD and stored[1] == 1 and _is_short(value):
-            block = LINE if 8 * math.prod(loops.lengths) <= request.target.l2_bytes else 2 * LINE
-            body = partial(_tiles, ahead=_AHEAD * block)
+            elements = math.prod(loops.lengths)
+            block = LINE if 8 * elements <= request.target.l2_bytes else 2 * LINE
+            ahead = _AHEAD * block if is_worth(elements, request.target) else 0
+            body = partial(_tiles, ahead=ahead)
             return body, _parts(length, length if length <= _SHORT else block), _lines(last)
         if last < _QUAD <= length and stored == (last, 1):
             return interleaved, _parts(length, _RUN), _parts(last, last)
@@ -204,7 +207,7 @@ def _gathered(request: Request, place: Place, start: Any, count: int, last: Any,
 def _tiles(
     request: Request, place: Place, start: Any, count: int, last: Any, width: int, ahead: int
 ) -> list[Any]:
-    """The same in tiles of four rows."""
+    """The same in tiles of four rows; ``ahead`` is how far on lines are asked for, 0 if none is."""
     whole, rest = divmod(count, _QUAD)
     tile = partial(_tile, request, place, last=last, width=width, ahead=ahead)
     return [
@@ -224,7 +227,7 @@ def _tile(
         return memory.index(buffer, place(start + index(row), last + index(offset)))
 
     statements = [
-        emit.prefetch(dense, target(row, ahead), 1, to_write=True) for row in range(_QUAD)
+        emit.prefetch(dense, target(row, ahead), 1, to_write=True) for row in range(_QUAD) if ahead
     ]
     for offset in range(0, width, lanes):
         quads = [
