@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
+from edgepack.compiler.schedules import matmul, sharing
 from edgepack.targets import load_target
 from tests import kernels, networks
 from tests.kernels import integers, weights
@@ -356,3 +357,30 @@ def test_sums_of_products_by_equation(
         [node("Einsum", "a b", "y", equation=equation)], {"a": a, "b": b}, {"y": y}
     )
     kernels.check(network, kernels.PROFILES[-1])
+
+
+@pytest.mark.usefixtures("small_kernels_shared")
+@pytest.mark.parametrize("cores", [1, 2, 3])
+@pytest.mark.parametrize("constant", [True, False])
+@pytest.mark.parametrize(
+    ("rows", "depth", "width"), [(211, 70, 100), (400, 33, 137), (300, 65, 99)]
+)
+def test_rows_that_leave_the_second_cache_are_done_in_blocks(
+    rows: int, depth: int, width: int, constant: bool, cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def counted(*arguments: Any) -> Any:
+        asked.append(arguments[3])
+        return sharing.block_by_block(*arguments)
+
+    monkeypatch.setattr(matmul, "block_by_block", counted)
+    network = product((rows, depth), (depth, width), constant=constant)
+    small = replace(load_target(kernels.PROFILES[-1]), l2_bytes=16 << 10, cores=cores)
+    compiled, _ = kernels.check(network, small)
+    kernels.check_threads(compiled, 2, 3)
+    assert all(blocks > 1 for blocks in asked)
+    assert asked or cores == 3  # their rows may be too uneven: then each has panels of its own
+    asked.clear()
+    kernels.check(network, replace(small, l2_bytes=1 << 24))
+    assert not asked

@@ -5,12 +5,13 @@
 
 The outer loop is over whichever operand is read again less: with panels outside, A is read once a
 panel and B once in all; with row tiles outside, the other way round. What fits half of the second
-cache level is taken as free to read again. A constant B is packed panel by panel at compile time,
-[panel][k][lane], so that the inner loop reads it in order; of another B whose rows lie so far apart that
-they drive one another out of the first cache, each panel is copied so before its row tiles. Rows of A of
-which that holds, and the pixels of short rows of an image, are copied before all (spaced_rows.py). With
-one row (M = 1) the tile is one column of up to eight vectors, which keeps as many sums going as the
-latency needs.
+cache level is taken as free to read again; a longer A is done in blocks of rows that do, all panels of
+each, so that both are read from behind that level once a block at most. A constant B is packed panel by
+panel at compile time, [panel][k][lane], so that the inner loop reads it in order; of another B whose rows
+lie so far apart that they drive one another out of the first cache, each panel is copied so before its
+row tiles. Rows of A of which that holds, and the pixels of short rows of an image, are copied before all
+(spaced_rows.py). With one row (M = 1) the tile is one column of up to eight vectors, which keeps as many
+sums going as the latency needs.
 """
 
 from __future__ import annotations
@@ -35,7 +36,12 @@ from edgepack.compiler.schedules.register_tile import (
     make_panels,
     row_tiles,
 )
-from edgepack.compiler.schedules.sharing import Bytes, panel_by_panel, threads_along_rows
+from edgepack.compiler.schedules.sharing import (
+    Bytes,
+    block_by_block,
+    panel_by_panel,
+    threads_along_rows,
+)
 from edgepack.compiler.schedules.spaced_rows import spaced
 from edgepack.compiler.schedules.stages import shape_of
 from edgepack.compiler.schedules.tile_body import Tile
@@ -44,6 +50,9 @@ _FAR_BYTES = 1024
 """Of terms that are less apart, prefetchers bring the next ones in time."""
 _LEAST_ROWS_FOR_A_COPY = 24
 """Of A: with fewer, the copy of a panel costs more than a tenth of the product."""
+
+_LEAST_TILES_OF_A_BLOCK = 4
+"""A panel of B comes from memory once a block."""
 
 
 def schedule(request: Request) -> Nest | None:
@@ -172,9 +181,20 @@ class _Writer:
             along_rows = threads_along_rows(tiles, self._bytes(rows), tasks)
             if along_rows == 1:
                 _, tiles = self._segments(rows)
-            self.together = -(-rows // along_rows)
+            blocks = self._blocks(rows, sum(number for _, number in tiles) // along_rows)
+            self.together = -(-rows // (along_rows * blocks))
+            if blocks > 1 and along_rows == tasks:
+                return block_by_block(panels, tiles, tile, blocks, along_rows)
             return panel_by_panel(panels, tiles, tile, along_rows, tasks)
         return emit.segmented(tiles, panels, lambda t, n, p, w: tile(p, w, t, n), tasks)
+
+    def _blocks(self, rows: int, tiles: int) -> int:
+        """Into how many a thread divides its ``tiles`` of rows: half the second cache holds each."""
+        if sum(panel.count for panel in self.panels) == 1:
+            return 1
+        bytes_of = self._bytes(rows)
+        blocks = -(-2 * bytes_of.a // self.request.target.l2_bytes)
+        return max(1, min(blocks, tiles // _LEAST_TILES_OF_A_BLOCK))
 
     def _position(self, batch: list[Any], row: Any, column: Any) -> list[Any]:
         found: list[Any] = [*self.request.prefix]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from edgepack.compiler.schedules import emit
+from edgepack.compiler.schedules.expressions import index
 
 _MOST_UNEVEN = 1.1
 """The largest part of the rows, as a multiple of an even one."""
@@ -38,6 +40,42 @@ def panel_by_panel(
     if along_rows > 1:
         return emit.segmented_inside(panels, rows, body)
     return emit.segmented(panels, rows, body, tasks)
+
+
+def block_by_block(
+    panels: emit.Segments,
+    rows: emit.Segments,
+    body: Callable[[Any, Any, Any, Any], Any],
+    blocks: int,
+    along_rows: int,
+) -> Any:
+    """As panel_by_panel(), but each of ``along_rows`` threads does its rows in ``blocks``, one by one.
+
+    Where all of A leaves the second cache level, it would come from behind it for every panel anew.
+    """
+    from tvm import tirx
+
+    total = sum(count for _, count in rows)
+    starts = [sum(count for _, count in rows[:number]) for number in range(len(rows))]
+
+    def part(number: Any) -> Any:
+        first, stop = (
+            emit.share_start(total, along_rows * blocks, number + index(i)) for i in (0, 1)
+        )
+
+        def panel_of_rows(panel: Any, which: Any) -> list[Any]:
+            loops = []
+            for (kind, count), start in zip(rows, starts, strict=True):
+                begin, end = (
+                    tirx.max(index(0), tirx.min(index(count), at - index(start)))
+                    for at in (first, stop)
+                )
+                loops.append(emit.between(begin, end, partial(body, panel, which, kind)))
+            return loops
+
+        return emit.one_by_one(panels, panel_of_rows)
+
+    return emit.shares(along_rows * blocks, along_rows, lambda number, _: part(number))
 
 
 def threads_along_rows(rows: emit.Segments, sizes: Bytes, tasks: int) -> int:
