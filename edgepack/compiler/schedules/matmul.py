@@ -5,7 +5,7 @@
 
 The outer loop is over whichever operand is read again less: with panels outside, A is read once a
 panel and B once in all; with row tiles outside, the other way round. What fits half of the second
-cache level is taken as free to read again; a longer A is done in blocks of rows that do, all panels of
+cache level is taken as free to read again; a much longer A is done in blocks of rows that do, all panels of
 each, so that both are read from behind that level once a block at most. A constant B is packed panel by
 panel at compile time, [panel][k][lane], so that the inner loop reads it in order; of another B whose rows
 lie so far apart that they drive one another out of the first cache, each panel is copied so before its
@@ -189,11 +189,14 @@ class _Writer:
         return emit.segmented(tiles, panels, lambda t, n, p, w: tile(p, w, t, n), tasks)
 
     def _blocks(self, rows: int, tiles: int) -> int:
-        """Into how many a thread divides its ``tiles`` of rows: half the second cache holds each."""
-        if sum(panel.count for panel in self.panels) == 1:
+        """Into how many a thread divides its ``tiles`` of rows: half the second cache holds each.
+
+        Up to three quarters of it need not be divided: the rest is enough for B and C to pass through.
+        """
+        a, cache = self._bytes(rows).a, self.request.target.l2_bytes
+        if sum(panel.count for panel in self.panels) == 1 or 4 * a <= 3 * cache:
             return 1
-        bytes_of = self._bytes(rows)
-        blocks = -(-2 * bytes_of.a // self.request.target.l2_bytes)
+        blocks = -(-2 * a // cache)
         return max(1, min(blocks, tiles // _LEAST_TILES_OF_A_BLOCK))
 
     def _position(self, batch: list[Any], row: Any, column: Any) -> list[Any]:
