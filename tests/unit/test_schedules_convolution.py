@@ -113,6 +113,7 @@ DEPTHWISE = {
     "width 1": Case(17, 17, (23, 1), (5, 1), (1, 1), (2, 0, 2, 0), group=17),
     "one pixel": Case(17, 17, (1, 1), (3, 3), (1, 1), (1, 1, 1, 1), group=17),
     "nothing but padding at the edges": Case(3, 3, (2, 2), (3, 3), (1, 1), (4, 5, 6, 3), group=3),
+    "tiles of nothing but padding": Case(5, 5, (4, 6), (3, 3), (1, 1), (1, 40, 1, 40), group=5),
     "shared by threads": Case(33, 33, (29, 31), (3, 3), (1, 1), (1, 1, 1, 1), group=33, batch=2),
 }
 WIDE = {

@@ -45,9 +45,6 @@ _FEW_COLUMNS = 7
 _MOST_LOADED = 2
 """Vectors that one shuffle takes from, at most: for more, LLVM writes several."""
 
-Covered = list[tuple[int, list[tuple[int, int]]]]
-"""(input column, the (output column, window column) that use it)."""
-
 
 def schedule(request: Request) -> Nest | None:
     """Take an annotated float convolution of several groups, of which a vector holds some whole."""
@@ -165,20 +162,11 @@ class _Writer:
         geometry, width = self.geometry, self.geometry.kernel[1]
         part = partial(self._part, tile, n, row, channel, panel, which, column, kh)
         if edge != LOOPED and (edge is None or self.taps == width):
-            return emit.in_parts(
-                width,
-                self.taps,
-                lambda kw, count: part(kw, _covered(geometry, tile.columns, count, edge)),
-            )
+            return emit.in_parts(width, self.taps, partial(part, edge=edge))
 
         def some(first: Any, stop: Any, partly: bool) -> Any:
             most = 1 if partly else min(self.taps, self.few)
-            return emit.in_parts_between(
-                first,
-                stop,
-                most,
-                lambda kw, count: part(kw, _covered(geometry, tile.columns, count), partly),
-            )
+            return emit.in_parts_between(first, stop, most, partial(part, partly=partly))
 
         return columns_inside(geometry, column, tile.columns, some)
 
@@ -193,10 +181,11 @@ class _Writer:
         column: Any,
         kh: Any,
         first: Any,
-        covered: Covered,
+        count: int,
+        edge: int | None = None,
         partly: bool = False,
     ) -> list[Any]:
-        """Some columns of the window from ``first`` on, walked along the input columns under them.
+        """``count`` columns of the window from ``first`` on, walked along the input columns under them.
 
         ``partly``: these may lie outside the image.
         """
@@ -205,14 +194,14 @@ class _Writer:
         (vector,) = panel.vectors
         shape = (*geometry.kernel, geometry.channels)
         weights = []
-        for kw in range(1 + max(kw for _, pairs in covered for _, kw in pairs)):
+        for kw in range(count):
             term = flat_index(shape, [kh, first + index(kw), index(channel)])
             weight = self.weights.at(panel, which, term, vector.offset, vector.lanes)
             weights.append(emit.bind(weight, "weights", statements))
         line = row * index(geometry.strides[0]) + kh * index(geometry.dilation[0])
         line = line - index(geometry.top)
         base = column * index(geometry.strides[1]) + first * index(geometry.dilation[1])
-        for offset, pairs in covered:
+        for offset, pairs in _covered(geometry, tile.columns, count, edge):
             across = base + index(offset - geometry.left)
             value = self._input(n, line, across, channel, panel, which, partly)
             value = emit.bind(value, "value", statements)
@@ -262,8 +251,10 @@ def _taps_in_registers(width: int, registers: int, few: int) -> int:
     return -(-width // -(-width // few))
 
 
-def _covered(geometry: Geometry, columns: int, count: int, edge: int | None = None) -> Covered:
-    """Input columns under a tile of ``columns``, from its first window on, and what uses each.
+def _covered(
+    geometry: Geometry, columns: int, count: int, edge: int | None
+) -> list[tuple[int, list[tuple[int, int]]]]:
+    """Input columns under a tile of ``columns``, from its first window on, with the (output, kw) of each use.
 
     ``count`` window columns are looked at. At an edge (``edge`` is the tile's first output column)
     products with padding are left out.
