@@ -50,9 +50,8 @@ _FAR_BYTES = 1024
 """Of terms that are less apart, prefetchers bring the next ones in time."""
 _LEAST_ROWS_FOR_A_COPY = 24
 """Of A: with fewer, the copy of a panel costs more than a tenth of the product."""
-
 _LEAST_TILES_OF_A_BLOCK = 4
-"""A panel of B comes from memory once a block."""
+"""Of a thread: a panel of B comes from memory once a block."""
 
 
 def schedule(request: Request) -> Nest | None:
@@ -181,23 +180,23 @@ class _Writer:
             along_rows = threads_along_rows(tiles, self._bytes(rows), tasks)
             if along_rows == 1:
                 _, tiles = self._segments(rows)
-            blocks = self._blocks(rows, sum(number for _, number in tiles) // along_rows)
+            blocks = self._blocks(rows, tiles, along_rows) if along_rows == tasks else 1
             self.together = -(-rows // (along_rows * blocks))
-            if blocks > 1 and along_rows == tasks:
+            if blocks > 1:
                 return block_by_block(panels, tiles, tile, blocks, along_rows)
             return panel_by_panel(panels, tiles, tile, along_rows, tasks)
         return emit.segmented(tiles, panels, lambda t, n, p, w: tile(p, w, t, n), tasks)
 
-    def _blocks(self, rows: int, tiles: int) -> int:
-        """Into how many a thread divides its ``tiles`` of rows: half the second cache holds each.
+    def _blocks(self, rows: int, tiles: emit.Segments, threads: int) -> int:
+        """Into how many each of ``threads`` divides its ``tiles`` of rows: half the second cache holds each.
 
         Up to three quarters of it need not be divided: the rest is enough for B and C to pass through.
         """
         a, cache = self._bytes(rows).a, self.request.target.l2_bytes
         if sum(panel.count for panel in self.panels) == 1 or 4 * a <= 3 * cache:
             return 1
-        blocks = -(-2 * a // cache)
-        return max(1, min(blocks, tiles // _LEAST_TILES_OF_A_BLOCK))
+        most = sum(number for _, number in tiles) // (threads * _LEAST_TILES_OF_A_BLOCK)
+        return max(1, min(-(-2 * a // cache), most))
 
     def _position(self, batch: list[Any], row: Any, column: Any) -> list[Any]:
         found: list[Any] = [*self.request.prefix]

@@ -58,7 +58,7 @@ def block_by_block(
     total = sum(count for _, count in rows)
     starts = [sum(count for _, count in rows[:number]) for number in range(len(rows))]
 
-    def part(number: Any) -> Any:
+    def block(number: Any, _: Any) -> Any:
         first, stop = (
             emit.share_start(total, along_rows * blocks, number + index(i)) for i in (0, 1)
         )
@@ -75,7 +75,7 @@ def block_by_block(
 
         return emit.one_by_one(panels, panel_of_rows)
 
-    return emit.shares(along_rows * blocks, along_rows, lambda number, _: part(number))
+    return emit.shares(along_rows * blocks, along_rows, block)
 
 
 def threads_along_rows(rows: emit.Segments, sizes: Bytes, tasks: int) -> int:
