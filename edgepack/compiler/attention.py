@@ -91,7 +91,7 @@ class _Blocks:
             part = self._part(graph, operands, cut.axis, start, start + size)
             blocks.append(self._emit(graph, part, inner))
             start += size
-        return graph.emit(relax.op.concat(blocks, axis=cut.axis)) if len(blocks) > 1 else blocks[0]
+        return graph.emit(relax.op.concat(blocks, axis=cut.axis))
 
     def _block(self, graph: Graph, operands: _Operands) -> Any:
         from tvm import ir
@@ -109,7 +109,7 @@ class _Blocks:
         from tvm import relax
 
         def part(step: _Step, position: int, operand: Any) -> Any:
-            shape = (operand is not None and shape_of(operand)) or ()
+            shape = shape_of(operand) or ()
             if len(shape) < -axis or shape[axis] == 1:
                 return operand
             if axis == -2 and position == 1 and operator_of(step.call) == "matmul":
@@ -117,7 +117,10 @@ class _Blocks:
             return graph.emit(relax.op.strided_slice(operand, [len(shape) + axis], [start], [stop]))
 
         return [
-            [part(step, position, operand) for position, operand in enumerate(own)]
+            [
+                None if operand is None else part(step, position, operand)
+                for position, operand in enumerate(own)
+            ]
             for step, own in zip(self.steps, operands, strict=True)
         ]
 
@@ -200,7 +203,7 @@ def _blocks(steps: Sequence[_Step], target: Target) -> _Blocks | None:
     if size < 2 * target.l2_bytes:
         return None
     least = min(-(-2 * size // target.l2_bytes), _MOST_BLOCKS)
-    cuts = []
+    cuts: list[_Cut] = []
     if all(shape_of(step.call) == shape for step in chain):
         for axis in range(-len(shape), -2):
             extent = shape[axis]
@@ -210,12 +213,13 @@ def _blocks(steps: Sequence[_Step], target: Target) -> _Blocks | None:
                 cut = _cut_evenly(axis, extent, extent // least)
                 return _Blocks(steps=tuple(steps), cuts=(cut,))
             if 1 < extent <= _MOST_BLOCKS // 2:
-                cuts = [_cut_evenly(axis, extent, 1)]
+                cuts.append(_cut_evenly(axis, extent, 1))
                 break
-    rows, least = shape[-2], -(-least // len(cuts[0].sizes) if cuts else -least)
+    rows = shape[-2]
     if rows < 2 * _LEAST_ROWS:
         return None
-    cuts.append(_cut_evenly(-2, rows, max(_LEAST_ROWS, rows // least)))
+    each = -(-least // math.prod(len(cut.sizes) for cut in cuts))
+    cuts.append(_cut_evenly(-2, rows, max(_LEAST_ROWS, rows // each)))
     return _Blocks(steps=tuple(steps), cuts=tuple(cuts))
 
 

@@ -16,7 +16,7 @@ from edgepack.compiler.schedules.mathematics.terms import (
     integer,
     is_taken,
     let,
-    polynomial,
+    odd_polynomial,
 )
 
 _ALL_WHOLE = 2.0**23
@@ -116,7 +116,7 @@ def _near(a: Any) -> Any:
 
 
 def _odd(r: Any, coefficients: tuple[float, ...]) -> Any:
-    return let(r * r, lambda t: r + r * (t * polynomial(t, coefficients)))
+    return let(r * r, lambda t: odd_polynomial(r, t, coefficients))
 
 
 def _eighth(like: Any) -> Any:

@@ -106,3 +106,8 @@ def polynomial(x: Any, coefficients: Sequence[float]) -> Any:
     """Horner's rule; the lowest power first."""
     terms = [constant(value, x) for value in reversed(coefficients)]
     return functools.reduce(lambda total, term: total * x + term, terms)
+
+
+def odd_polynomial(x: Any, square: Any, coefficients: Sequence[float]) -> Any:
+    """X + x^3 P(x^2), the lowest power first; x itself where x is tiny."""
+    return x + x * (square * polynomial(square, coefficients))

@@ -22,6 +22,7 @@ from edgepack.compiler.schedules.mathematics.terms import (
     integer,
     is_taken,
     let,
+    odd_polynomial,
     polynomial,
 )
 
@@ -97,12 +98,8 @@ def _turned(r: Any, quarter: Any) -> Any:
 
     odd = tirx.bitwise_and(quarter, integer(1, r)).equal(integer(0, r))
     sign = tirx.bitwise_and(quarter, integer(2, r)) << integer(30, r)
-    value = let(r * r, lambda t: tirx.Select(odd, _sine(r, t), _cosine(t)))
+    value = let(r * r, lambda t: tirx.Select(odd, odd_polynomial(r, t, _SIN), _cosine(t)))
     return float_of(tirx.bitwise_xor(bits_of(value), sign))
-
-
-def _sine(r: Any, t: Any) -> Any:
-    return r + r * (t * polynomial(t, _SIN))
 
 
 def _cosine(t: Any) -> Any:
