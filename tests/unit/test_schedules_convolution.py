@@ -255,6 +255,20 @@ def test_convolutions_of_signals(profile: str) -> None:
     kernels.check(network, profile, rule="convolution")
 
 
+@pytest.mark.parametrize(
+    ("depth", "step", "result", "rule"),
+    [(5, 1, 5, "winograd"), (4, 2, 2, "convolution"), (2, 2, 1, "convolution")],
+)
+def test_convolution_of_a_volume(depth: int, step: int, result: int, rule: str) -> None:
+    network = networks.model(
+        [node("Conv", "x w b", "y", strides=[step] * 3, pads=[1] * 6)],
+        {"x": [1, 8, depth, 6, 8]},
+        {"y": [1, 12, result, 6 // step, 8 // step]},
+        {"w": weights(12, 8, 3, 3, 3), "b": weights(12)},
+    )
+    kernels.check(network, kernels.PROFILES[-1], rule=rule)
+
+
 def test_depthwise_convolution_of_a_signal() -> None:
     network = networks.model(
         [node("Conv", "x w b", "y", strides=[3], pads=[4, 0], dilations=[2], group=17)],

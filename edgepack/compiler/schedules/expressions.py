@@ -105,7 +105,8 @@ def rebuild(
     if isinstance(expression, tirx.Var):
         return variables.get(expression, expression)
     if isinstance(expression, ir.TensorLoad):
-        return load(expression.source, [again(i) for i in expression.indices], guarded)
+        where = [_as_index(again(i)) for i in expression.indices]
+        return load(expression.source, where, guarded)
     if isinstance(expression, ir.Call):
         return _call(expression, again, replacing)
     if isinstance(expression, tirx.Select):
@@ -118,6 +119,13 @@ def rebuild(
     if hasattr(expression, "a") and hasattr(expression, "b"):
         return _binary(type(expression), again(expression.a), again(expression.b))
     return expression
+
+
+def _as_index(at: Any) -> Any:
+    """``at``, whose type TVM leaves at int32 where it is the literal 0 of an axis of one element."""
+    from tvm import tirx
+
+    return index(int(at.value)) if isinstance(at, tirx.IntImm) else at
 
 
 def _binary(kind: Any, left: Any, right: Any) -> Any:

@@ -64,19 +64,10 @@ def _reading_through(stage: Stage, moving: Stage) -> Stage:
     def load(source: Any, indices: list[Any], guarded: bool) -> Any:
         if not source.same_as(moving.buffer):
             return tirx.BufferLoad(source, indices)
-        axes = {
-            variable: _as_index(at) for (variable, _), at in zip(moving.axes, indices, strict=True)
-        }
+        axes = {variable: at for (variable, _), at in zip(moving.axes, indices, strict=True)}
         return rebuild(moving.value, axes, lambda s, i, _: tirx.BufferLoad(s, i), replacing=False)
 
     return replace(stage, value=rebuild(stage.value, {}, load, replacing=False))
-
-
-def _as_index(at: Any) -> Any:
-    """``at``, whose type TVM leaves at int32 where it is the literal 0 of an axis of one element."""
-    from tvm import tirx
-
-    return index(int(at.value)) if isinstance(at, tirx.IntImm) else at
 
 
 def _simplified(stage: Stage) -> Stage:
