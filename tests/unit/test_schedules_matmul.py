@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,6 +12,11 @@ import pytest
 from onnx import TensorProto
 
 from edgepack.compiler.schedules import matmul, sharing
+from edgepack.compiler.schedules.register_tile import (
+    RegisterFile,
+    best_vectors,
+    make_overlapping_panels,
+)
 from edgepack.targets import load_target
 from tests import kernels, networks
 from tests.kernels import integers, weights
@@ -59,6 +65,12 @@ FAR_APART: list[tuple[Shape, Shape]] = [
     ((2, 5, 25, 70), (2, 1, 70, 512)),
     ((2, 24, 300), (2, 300, 256 + 128)),
 ]
+ACROSS_LINES: list[tuple[Shape, Shape]] = [
+    ((64, 160), (160, 1001)),
+    ((2, 65, 333), (2, 333, 777)),
+    ((3, 70, 450), (3, 450, 301)),
+]
+"""Rows of B that begin anywhere in a line of the cache, on hundreds of pages."""
 SUMS: list[tuple[Shape, Shape]] = [
     ((13, 7), (7, 1)),
     ((7, 5), (5,)),
@@ -96,10 +108,23 @@ def test_panels_whose_rows_share_a_few_sets_of_the_cache_are_copied(
     assert depth * 4 <= compiled.plan.arena_bytes < 4 * depth * 200  # a panel of B
 
 
+@pytest.mark.parametrize("profile", kernels.EXTREMES)
+@pytest.mark.parametrize("shapes", ACROSS_LINES, ids=str)
+def test_panels_whose_rows_lie_across_lines_on_many_pages_are_copied(
+    shapes: tuple[Shape, Shape], profile: str
+) -> None:
+    network = product(*shapes, constant=False)
+    compiled, _ = kernels.check(network, profile, rule="matmul")
+    target = load_target(profile)
+    vector = target.vector_bits // 8
+    copied = compiled.plan.arena_bytes // (target.cores * shapes[1][-2] * vector)
+    assert 1 <= copied <= 4  # vectors of a panel of B
+
+
 @pytest.mark.usefixtures("small_kernels_shared")
 def test_panels_are_copied_for_each_thread() -> None:
     target = replace(load_target(kernels.PROFILES[-1]), cores=4)
-    for shapes in FAR_APART:
+    for shapes in FAR_APART + ACROSS_LINES:
         compiled = kernels.compile_network(product(*shapes, constant=False), target)
         kernels.check_threads(compiled, 3)
 
@@ -109,6 +134,43 @@ def test_a_panel_that_stays_in_the_cache_or_serves_few_rows_is_not_copied() -> N
         network = product((rows, depth), (depth, columns), constant=False)
         compiled, _ = kernels.check(network, kernels.PROFILES[-1])
         assert compiled.plan.arena_bytes == 0
+
+
+@pytest.mark.parametrize(
+    "size",
+    [(63, 160, 1001), (64, 160, 1008), (64, 160, 1000), (64, 120, 1001), (64, 2100, 200)],
+    ids=["few rows", "whole lines", "half lines", "few pages", "near rows"],
+)
+def test_a_panel_that_lies_well_or_serves_few_rows_is_not_copied(size: Shape) -> None:
+    rows, depth, columns = size
+    network = product((rows, depth), (depth, columns), constant=False)
+    compiled, _ = kernels.check(network, kernels.PROFILES[-1])
+    assert compiled.plan.arena_bytes == 0
+
+
+def test_panels_read_in_place_end_with_a_whole_one_that_skips_what_is_stored() -> None:
+    for width in (33, 40, 41, 57, 64, 73, 201, 777):
+        stored: list[int] = []
+        for panel in make_overlapping_panels(width, 2, 16):
+            for which, vector in itertools.product(range(panel.count), panel.vectors):
+                first = panel.start + which * panel.width + vector.offset + vector.skipped
+                stored += range(first, first + vector.stored)
+                assert vector.skipped + vector.stored <= vector.lanes
+            lengths = {vector.lanes for vector in panel.vectors}
+            assert lengths == {16} or (len(panel.vectors) == 1 and lengths <= {1, 2, 4, 8})
+        assert stored == list(range(width))
+    (short,) = make_overlapping_panels(27, 2, 16)  # there is nothing before it
+    assert [vector.lanes for vector in short.vectors] == [16, 11]
+
+
+def test_a_panel_of_terms_that_lie_across_lines_is_narrow() -> None:
+    file = RegisterFile(registers=32, sums=32, near=48 << 10, cache=2 << 20)
+    for rows in (40, 400):
+        inside = best_vectors(rows, 1, 777, 333, 16, file)
+        across = best_vectors(rows, 1, 777, 333, 16, file, 4 * 777)
+        assert across < inside
+    # Where the first cache level holds it, it does not matter.
+    assert best_vectors(400, 1, 777, 30, 16, file) == best_vectors(400, 1, 777, 30, 16, file, 3108)
 
 
 FEW_ROWS_IN_CACHE: list[Shape] = [(7, 2048, 130), (33, 4096, 128), (2, 9, 4096, 200)]

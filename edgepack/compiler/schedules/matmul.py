@@ -8,10 +8,10 @@ panel and B once in all; with row tiles outside, the other way round. What fits 
 cache level is taken as free to read again; a much longer A is done in blocks of rows that do, all panels of
 each, so that both are read from behind that level once a block at most. A constant B is packed panel by
 panel at compile time, [panel][k][lane], so that the inner loop reads it in order; of another B whose rows
-lie so far apart that they drive one another out of the first cache, each panel is copied so before its
-row tiles. Rows of A of which that holds, and the pixels of short rows of an image, are copied before all
-(spaced_rows.py). With one row (M = 1) the tile is one column of up to eight vectors, which keeps as many
-sums going as the latency needs.
+lie so far apart that they drive one another out of the first cache, or across its lines on many pages,
+each panel is copied so before its row tiles. Rows of A that drive one another out, and the pixels of
+short rows of an image, are copied before all (spaced_rows.py). With one row (M = 1) the tile is one
+column of up to eight vectors, which keeps as many sums going as the latency needs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from typing import Any
 
 from edgepack.compiler.operators import TRANSPOSED
 from edgepack.compiler.schedules import emit
-from edgepack.compiler.schedules.axes import steps_along
 from edgepack.compiler.schedules.expressions import flat_index, index
 from edgepack.compiler.schedules.groups import is_product
 from edgepack.compiler.schedules.nest import Nest, Packing, Request
@@ -33,6 +32,7 @@ from edgepack.compiler.schedules.product import Product, element_of, product_of
 from edgepack.compiler.schedules.register_tile import (
     Panel,
     best_vectors,
+    make_overlapping_panels,
     make_panels,
     row_tiles,
 )
@@ -48,8 +48,13 @@ from edgepack.compiler.schedules.tile_body import Tile
 
 _FAR_BYTES = 1024
 """Of terms that are less apart, prefetchers bring the next ones in time."""
+_LINE_BYTES = 64
 _LEAST_ROWS_FOR_A_COPY = 24
 """Of A: with fewer, the copy of a panel costs more than a tenth of the product."""
+_LEAST_ROWS_TO_ALIGN = 64
+"""The same where all that a copy saves is second accesses for what lies across two lines."""
+_NEAR_BYTES = 128 * 4096
+"""On as many pages a core finds its way without a walk: first levels of translation hold 32 to 96."""
 _LEAST_TILES_OF_A_BLOCK = 4
 """Of a thread: a panel of B comes from memory once a block."""
 
@@ -74,8 +79,11 @@ def schedule(request: Request) -> Nest | None:
     width = main.shape[product.columns]
     depth = math.prod(extent for _, extent in main.reduced)
     registers = request.registers(product.step)
-    vectors = best_vectors(rows, 1, width, depth, request.lanes, registers)
-    panels = make_panels(width, vectors, request.lanes, padded=product.constant)
+    vectors = best_vectors(rows, 1, width, depth, request.lanes, registers, 4 * product.apart)
+    if product.constant:
+        panels = make_panels(width, vectors, request.lanes, padded=True)
+    else:
+        panels = make_overlapping_panels(width, vectors, request.lanes)
     writer = _Writer(request, product, panels)
     return Nest(
         rule="matmul",
@@ -139,16 +147,20 @@ class _Writer:
         return Bytes(a=4 * rows * depth, b=4 * width * depth, c=4 * rows * width)
 
     def _is_worth_a_copy(self, rows: int, depth: int) -> bool:
-        """Whether a panel's terms drive one another out of the first cache, and cannot be fetched early."""
-        if self.weights is not None or rows < _LEAST_ROWS_FOR_A_COPY or len(self.depth) != 1:
+        """Whether a panel's terms come slowly from where they are, for every row tile anew.
+
+        Either they drive one another out of the first cache, and cannot be fetched early, or they lie
+        across its lines and on many pages, and it does not hold the panel.
+        """
+        apart = 4 * self.product.apart
+        if self.weights is not None or len(self.depth) != 1 or apart < _FAR_BYTES:
             return False
-        position = self._position([index(0)] * len(self.product.batch), index(0), index(0))
-        (variable, _), *_ = self.main.reduced
-        value = self._operand(self.product.b, position, [variable])
-        (step,) = steps_along(value.indices[0], [variable])
-        if step is None or 4 * step < _FAR_BYTES:
-            return False
-        return depth > self.request.registers(step).rows
+        if depth > self.request.registers(self.product.apart).rows:
+            return rows >= _LEAST_ROWS_FOR_A_COPY
+        panel = (4 * max(panel.width for panel in self.panels) + _LINE_BYTES) * depth
+        is_held = 2 * panel <= self.request.target.l1_bytes or apart * depth <= _NEAR_BYTES
+        # At half a line's distance every other term lies within lines.
+        return 2 * apart % _LINE_BYTES != 0 and not is_held and rows >= _LEAST_ROWS_TO_ALIGN
 
     def _with_copies(self, batch: list[int], rows: int, count: int, depth: int, tasks: int) -> Any:
         """Each panel of B is copied to where it lies as packed weights do, and serves all row tiles."""

@@ -28,6 +28,8 @@ class Product:
     """B is a constant and has no batch axes."""
     step: int
     """Elements of A from one row to the next; 0 where that is no fixed number."""
+    apart: int
+    """Elements of B from one term to the next; 0 where that is no fixed number, or B is a constant."""
 
 
 def product_of(request: Request) -> Product | None:
@@ -63,7 +65,8 @@ def product_of(request: Request) -> Product | None:
             columns=last,
             batch=batch,
             constant=constant,
-            step=_row_step(request, a, rows),
+            step=_step(request, a, rows, main.axes),
+            apart=0 if constant else _step(request, b, range(len(main.reduced)), main.reduced),
         )
     return None
 
@@ -94,15 +97,14 @@ def merged_rows(request: Request, a: Any, own: Sequence[int]) -> tuple[int, ...]
     return tuple(best)
 
 
-def _row_step(request: Request, a: Any, rows: tuple[int, ...]) -> int:
+def _step(request: Request, operand: Any, along: Sequence[int], axes: Sequence[Any]) -> int:
+    """Elements of an operand from one step to the next along the last of ``axes``; 0 if it is not fixed."""
     from tvm import ir
 
-    main = request.group.main
-    assert main is not None
-    value = element_of(request, a, {})
-    if not rows or not isinstance(value, ir.TensorLoad):
+    value = element_of(request, operand, {})
+    if not along or not isinstance(value, ir.TensorLoad):
         return 0
-    (step,) = steps_along(value.indices[0], [main.axes[rows[-1]][0]])
+    (step,) = steps_along(value.indices[0], [axes[along[-1]][0]])
     return step or 0
 
 

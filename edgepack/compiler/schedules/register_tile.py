@@ -11,8 +11,9 @@ more, and LLVM spills all of them. For a core that issues in order LLVM moves lo
 use, so there the sums leave three eighths of the registers free. Within that, the size with the least
 estimated time is taken: multiply-adds and loads at two a cycle, a chain of sums at four cycles a
 step, which is about right for every core that has a profile (Agner Fog, "Instruction tables"; Arm's
-software optimization guides for Cortex-A53, A72 and A76). A panel that the second cache level does not
-hold comes from further away for every tile, so that a tile of few columns would wait for it.
+software optimization guides for Cortex-A53, A72 and A76). A panel that the first cache level does not
+hold comes from the second one for every tile, or from further away, so that a tile of few columns would
+wait for it; where its rows begin anywhere in a line, each brings one line more.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ _PER_CYCLE = 2.0
 """Multiply-adds, and loads, that a core starts in one cycle."""
 _FAR = 16.0
 """Bytes of B that a core gets in a cycle from behind its second cache level, as it computes."""
+_NEAR = 28.0
+"""The same from its second cache level: measured with AVX-512, a line of 64 bytes in some 2.3 cycles."""
+_LINE = 64
+"""Bytes of a cache line."""
 _STORE = 1.5
 """Cycles for one register at the end of a tile: epilogue and store."""
 _TILE = 12.0
@@ -43,18 +48,20 @@ _MOST_MORE = 4 / 3
 
 @dataclass(frozen=True, kw_only=True)
 class Vector:
-    """Lanes of a panel: ``lanes`` are computed, the first ``stored`` of them are results."""
+    """Lanes of a panel: ``lanes`` are computed; those from ``skipped`` on are results, ``stored`` of them."""
 
     offset: int
     lanes: int
     stored: int
+    skipped: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
     """``count`` panels of equal width one after another, from result column ``start`` on.
 
-    ``width`` is what is stored of each, ``padded`` what its weights take.
+    ``width`` is what is stored of each, ``padded`` what its weights take. One that overlaps the panel
+    before (make_overlapping_panels) counts in both what it skips.
     """
 
     start: int
@@ -72,8 +79,10 @@ class RegisterFile:
     sums: int
     rows: int = 1 << 30
     """How many of A's rows the first cache level holds beside each other."""
+    near: int = 1 << 30
+    """Bytes of the first cache level."""
     cache: int = 1 << 30
-    """Bytes of the second cache level."""
+    """Bytes of the second one."""
 
     @classmethod
     def of(cls, target: Target, step: int) -> RegisterFile:
@@ -89,6 +98,7 @@ class RegisterFile:
             registers=count,
             sums=count * 5 // 8 if target.issue == "in-order" else count,
             rows=max(1, 7 * target.l1_bytes // (8 * apart)),
+            near=target.l1_bytes,
             cache=target.l2_bytes,
         )
 
@@ -105,9 +115,11 @@ class RegisterFile:
     def arrival(self, term: int, depth: int) -> float:
         """Cycles in which ``term`` bytes of a panel of ``depth`` terms come, tile after tile.
 
-        0 where half of the second cache level holds the panel: prefetchers then bring it in time.
+        0 where half of the first cache level holds the panel: then it is there.
         """
-        return term / _FAR if 2 * term * depth > self.cache else 0.0
+        if 2 * term * depth > self.cache:  # prefetchers bring in time what half of it holds
+            return term / _FAR
+        return term / _NEAR if 2 * term * depth > self.near else 0.0
 
 
 def make_panels(width: int, vectors: int, lanes: int, *, padded: bool) -> list[Panel]:
@@ -142,6 +154,24 @@ def make_panels(width: int, vectors: int, lanes: int, *, padded: bool) -> list[P
     return panels
 
 
+def make_overlapping_panels(width: int, vectors: int, lanes: int) -> list[Panel]:
+    """As make_panels() for a B that is read where it is: the panel at the end begins earlier, if it can.
+
+    Its vectors are then whole, of which the first skips what the panel before has stored. LLVM loads a
+    vector of nine lanes in three parts.
+    """
+    *panels, last = make_panels(width, vectors, lanes, padded=False)
+    room, short = len(last.vectors) * lanes, last.vectors[-1].lanes
+    is_narrow = len(last.vectors) == 1 and short & (short - 1) == 0  # a register of that length
+    if short == lanes or is_narrow or width < room:
+        return [*panels, last]
+    skipped = room - last.width
+    first = Vector(offset=0, lanes=lanes, stored=lanes - skipped, skipped=skipped)
+    others = (Vector(offset=o, lanes=lanes, stored=lanes) for o in range(lanes, room, lanes))
+    whole = Panel(start=width - room, count=1, width=room, padded=room, vectors=(first, *others))
+    return [*panels, whole]
+
+
 def split_evenly(length: int, most: int, tasks: int = 1) -> list[int]:
     """``length`` columns in as few tiles of at most ``most`` as can be, about equal ones.
 
@@ -157,25 +187,36 @@ def split_evenly(length: int, most: int, tasks: int = 1) -> list[int]:
 
 @lru_cache(maxsize=4096)
 def best_vectors(
-    columns: int, rows: int, width: int, depth: int, lanes: int, file: RegisterFile
+    columns: int, rows: int, width: int, depth: int, lanes: int, file: RegisterFile, apart: int = 0
 ) -> int:
-    """Vectors of a panel, for ``rows`` rows of ``columns`` by ``width`` results, each of ``depth`` terms."""
+    """Vectors of a panel, for ``rows`` rows of ``columns`` by ``width`` results, each of ``depth`` terms.
+
+    ``apart`` are the bytes from one term of B to the next, 0 where panels are packed.
+    """
     most = min(file.vectors, -(-width // lanes))
     costs = {
-        vectors: _cost(columns, rows, width, depth, lanes, file, vectors)
+        vectors: _cost(columns, rows, width, depth, lanes, file, apart, vectors)
         for vectors in range(1, most + 1)
     }
     return min(costs, key=lambda vectors: (costs[vectors], vectors))
 
 
 def _cost(
-    columns: int, rows: int, width: int, depth: int, lanes: int, file: RegisterFile, vectors: int
+    columns: int,
+    rows: int,
+    width: int,
+    depth: int,
+    lanes: int,
+    file: RegisterFile,
+    apart: int,
+    vectors: int,
 ) -> float:
     total = 0.0
     for panel in make_panels(width, vectors, lanes, padded=True):
         used = len(panel.vectors)
         again = rows * -(-columns // file.columns(used)) > 1
-        arrival = file.arrival(4 * panel.padded, depth) if again else 0.0
+        term = 4 * panel.padded + (_LINE if apart % _LINE else 0)
+        arrival = file.arrival(term, depth) if again else 0.0
         total += panel.count * rows * row_cost(columns, used, depth, file, arrival)
     return total
 

@@ -90,7 +90,7 @@ class Tile:
     def finish(self, where: Callable[[int, Any], list[Any]]) -> list[Any]:
         """Epilogue and store; ``where(column, offset)`` is the result's position."""
         return [
-            self.store(column, vector, 0, vector.stored, partial(where, column))
+            self.store(column, vector, vector.skipped, vector.stored, partial(where, column))
             for column in range(self.columns)
             for vector in self.panel.vectors
         ]
