@@ -323,3 +323,20 @@ def test_batch_normalisation_folds_into_the_convolution(tmp_path: Path) -> None:
     )
     feed = {"x": source.standard_normal((1, 3, 8, 8)).astype(np.float32) / 8}
     assert same_as_runtime(path, feed) == ["Conv"]
+
+
+def test_products_that_share_an_input_are_not_joined(tmp_path: Path) -> None:
+    source = np.random.default_rng(2)
+    constants = {name: source.standard_normal((8, 8)).astype(np.float32) for name in "qkv"}
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"]),
+        *(helper.make_node("MatMul", ["r", name], [f"{name}_product"]) for name in "qkv"),
+        helper.make_node("Transpose", ["k_product"], ["keys"], perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["q_product", "keys"], ["scores"]),
+        helper.make_node("MatMul", ["scores", "v_product"], ["y"]),
+    ]
+    path = save(tmp_path, nodes, {"x": (FLOAT, [1, 5, 8])}, {"y": (FLOAT, [1, 5, 8])}, constants)
+    feed = {"x": source.standard_normal((1, 5, 8)).astype(np.float32) / 16}
+    operators = same_as_runtime(path, feed)
+    assert "Split" not in operators
+    assert operators.count("MatMul") == 5
