@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto
+from tvm import tirx
 
 from edgepack.targets import load_target
 from tests import kernels, networks
@@ -234,6 +235,29 @@ def test_layer_normalisation(profile: str) -> None:
     outputs = {f"{name}_y": shape for name, shape in shapes.items()} | {"e_y": shapes["a"]}
     network = networks.model(nodes, dict(shapes), dict(outputs), parameters)
     kernels.check(network, profile, rule="reduction", tolerance=2e-5)
+
+
+def loops_of(network: onnx.ModelProto) -> str:
+    """The kernels that are written for a network, as text."""
+    _, module = kernels.lowered(network, load_target(BEST))
+    functions = [f for f in module.functions.values() if isinstance(f, tirx.PrimFunc)]
+    return "\n".join(function.script() for function in functions)
+
+
+@pytest.mark.parametrize("made", ["operator", "spelled out"])
+def test_layer_normalisation_reads_a_row_in_order_and_once_from_memory(made: str) -> None:
+    rows, width = 64, 160
+    spelled = spelled_out((rows, width), (-1,))
+    operator = networks.model(
+        [node("LayerNormalization", "x s b", "y", axis=-1)],
+        {"x": [rows, width]},
+        {"y": [rows, width]},
+        {"s": weights(width), "b": weights(width)},
+    )
+    loops = loops_of(operator if made == "operator" else spelled)
+    assert loops.count("T.parallel") <= 1  # one loop over rows has all stages
+    assert f"lane * T.int64({width})" not in loops
+    assert f"lane) * T.int64({width})" not in loops
 
 
 def test_instance_and_group_normalisation() -> None:

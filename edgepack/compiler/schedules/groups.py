@@ -21,6 +21,7 @@ from edgepack.compiler.schedules.expressions import (
     same,
     simplified,
 )
+from edgepack.compiler.schedules.mathematics.terms import is_square
 from edgepack.compiler.schedules.stages import Kernel, Stage
 
 
@@ -82,7 +83,10 @@ def _is_inlined(kernel: Kernel, stage: Stage, users: Sequence[Stage]) -> bool:
 
 
 def is_product(stage: Stage) -> bool:
-    """Whether a reduction sums products of two operands: a convolution or a matrix product."""
+    """Whether a reduction sums products of two operands: a convolution or a matrix product.
+
+    Squares are of one operand: a norm is a sum like any other.
+    """
     from tvm import tirx
 
     value = stage.value
@@ -92,6 +96,7 @@ def is_product(stage: Stage) -> bool:
         and isinstance(value.b, tirx.Mul)
         and bool(loads(value.b.a))
         and bool(loads(value.b.b))
+        and not is_square(value.b)
     )
 
 

@@ -39,20 +39,24 @@ def schedule(request: Request) -> Nest | None:
     walk = _walk(request)
     spatial = len(main.axes)
     last = max((a for a, extent in enumerate(main.shape) if extent > 1), default=None)
+    free = last if last is not None and last >= len(request.prefix) else None
     contiguous = [axis for axis in range(len(main.axes) + len(main.reduced)) if _unit(walk, axis)]
     along = [axis for axis in contiguous if axis >= spatial]
-    if last is not None and last in contiguous and last >= len(request.prefix):
-        return _across(request, last)
-    if along:
-        return _along(request, walk)
-    if last is not None and last >= len(request.prefix):
-        return _across(request, last)
-    return _along(request, walk)
+    # A row's mean lies beside the next row's, but the elements that it is taken from may not.
+    apart = min((_gathered(walk, axis) for axis in along), default=len(walk.steps))
+    if free is not None and free in contiguous and _gathered(walk, free) <= apart:
+        return _across(request, free)
+    return _along(request, walk) if along or free is None else _across(request, free)
 
 
 def _unit(walk: Walk, axis: int) -> bool:
     """Whether some load walks memory element by element along ``axis``."""
     return any(access[axis] == 1 for access in walk.steps[1:])
+
+
+def _gathered(walk: Walk, axis: int) -> int:
+    """Loads whose elements along ``axis`` lie apart."""
+    return sum(access[axis] not in (0, 1) for access in walk.steps[1:])
 
 
 def _walk(request: Request) -> Walk:

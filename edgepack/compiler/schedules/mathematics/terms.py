@@ -28,12 +28,13 @@ def is_positive(x: Any) -> bool:
     if isinstance(x, tirx.Add):
         terms = (x.a, x.b)
         return any(map(is_positive, terms)) and all(
-            is_positive(term) or _is_square(term) for term in terms
+            is_positive(term) or is_square(term) for term in terms
         )
     return (fixed_value(x) or 0.0) > 0
 
 
-def _is_square(x: Any) -> bool:
+def is_square(x: Any) -> bool:
+    """Whether ``x`` is a product of one expression with itself."""
     import tvm_ffi
     from tvm import tirx
 
