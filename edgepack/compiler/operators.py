@@ -25,6 +25,7 @@ def legalizations() -> dict[str, Legalization]:
     return {
         "relax.nn.conv2d": _conv2d,
         "relax.nn.conv2d_transpose": _conv2d_transpose,
+        "relax.nn.softmax": _softmax,
         "relax.image.resize2d": _resize2d,
     }
 
@@ -229,3 +230,38 @@ def resized(
         return sum(lines[1:], lines[0])
 
     return te.compute(shape, element, name="resize")
+
+
+def _softmax(builder: Any, call: Any) -> Any:
+    (data,) = call.args
+    axis = int(call.attrs.axis) % len(call.ty.shape)
+    return builder.call_te(softmax, data, axis, primfunc_name_hint="softmax")
+
+
+def softmax(data: Any, axis: int) -> Any:
+    """exp(x - max) times the reciprocal of its sum along ``axis``.
+
+    One division a line: a core takes as long for a vector's division as for its exponentials.
+    """
+    from tvm import te, tirx
+
+    shape = [int(extent) for extent in data.shape]
+    lines = shape[:axis] + shape[axis + 1 :]
+
+    def of_line(position: Sequence[Any]) -> Sequence[Any]:
+        return [*position[:axis], *position[axis + 1 :]]
+
+    def reduced(combine: Callable[..., Any], values: Any, name: str) -> Any:
+        k = te.reduce_axis((0, shape[axis]), "k")
+        return te.compute(
+            lines, lambda *i: combine(values(*i[:axis], k, *i[axis:]), axis=k), name=name
+        )
+
+    largest = reduced(te.max, data, "softmax_max")
+    powers = te.compute(
+        shape, lambda *i: te.exp(data(*i) - largest(*of_line(i))), name="softmax_exp"
+    )
+    total = reduced(te.sum, powers, "softmax_sum")
+    one = tirx.const(1, data.dtype)
+    scale = te.compute(lines, lambda *i: one / total(*i), name="softmax_scale")
+    return te.compute(shape, lambda *i: powers(*i) * scale(*of_line(i)), name="softmax")

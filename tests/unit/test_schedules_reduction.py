@@ -260,6 +260,15 @@ def test_layer_normalisation_reads_a_row_in_order_and_once_from_memory(made: str
     assert f"lane) * T.int64({width})" not in loops
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_softmax_divides_once_a_line(axis: int) -> None:
+    shape = (48, 160)
+    network = networks.model([node("Softmax", "x", "y", axis=axis)], {"x": shape}, {"y": shape})
+    divisions = [line.split() for line in loops_of(network).splitlines() if " / " in line]
+    assert divisions
+    assert all(line[0].startswith("softmax_scale[") for line in divisions)
+
+
 def test_instance_and_group_normalisation() -> None:
     nodes = [
         node("Conv", "x w", "c"),
