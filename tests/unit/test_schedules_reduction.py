@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -242,6 +243,25 @@ def loops_of(network: onnx.ModelProto) -> str:
     _, module = kernels.lowered(network, load_target(BEST))
     functions = [f for f in module.functions.values() if isinstance(f, tirx.PrimFunc)]
     return "\n".join(function.script() for function in functions)
+
+
+@pytest.mark.usefixtures("small_kernels_shared")
+@pytest.mark.parametrize("cores", [2, 3, 4])
+@pytest.mark.parametrize("operator", ["ReduceMean", "ReduceMax", "ReduceSumSquare", "ReduceProd"])
+@pytest.mark.parametrize("shape", [(7, 9, 37), (2, 1, 130), (1, 5, 16)], ids=str)
+def test_threads_share_the_terms_of_a_single_row(
+    shape: tuple[int, ...], operator: str, cores: int
+) -> None:
+    network = networks.model(
+        [node(operator, "x", "y", axes=[0, 1], keepdims=0)], {"x": shape}, {"y": [shape[-1]]}
+    )
+    kernels.check(network, BEST, rule="reduction")
+    target = replace(load_target(BEST), cores=cores)
+    compiled = kernels.compile_network(network, target)
+    kernels.check_threads(compiled, 2, cores)
+    is_shared = max(shape[:2]) >= cores
+    a_thread = 4 * -(-shape[-1] // 16) * 16
+    assert compiled.plan.arena_bytes == (cores * a_thread if is_shared else 0)
 
 
 @pytest.mark.parametrize("made", ["operator", "spelled out"])

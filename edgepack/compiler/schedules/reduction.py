@@ -5,6 +5,9 @@ Where neighbouring results are neighbours in memory (pooling and means in channe
     for outer...:  for vectors of the last axis:
         registers = init;  for reduced...: registers ⊕= term;   epilogue, store
 
+of which threads share the outer loops, or, with a single row of results, the terms: each sums up those of
+a part, as of the rows of an image that it has written itself, and the sums of all are put together then.
+
 Where the reduction itself runs along memory (softmax, layer norm):
 
     for outer...:  registers = init
@@ -19,13 +22,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from edgepack.compiler.schedules import emit
 from edgepack.compiler.schedules.axes import Walk, merge, place, walk_of
 from edgepack.compiler.schedules.expressions import index, rebuild, self_update
 from edgepack.compiler.schedules.nest import Nest, Request
-from edgepack.compiler.schedules.values import Values, store_vector
+from edgepack.compiler.schedules.values import Rows, Values, store_vector
 
 _CHAINS = 4
 """Registers that one reduction keeps going: latency 4, one or two operations a cycle."""
@@ -104,16 +109,83 @@ def _across(request: Request, last: int) -> Nest:
         found[last] = at
         return found
 
-    def row(position: list[Any]) -> list[Any]:
+    def blocks(position: Sequence[Any], body: Callable[[_Block], list[Any]]) -> list[Any]:
         return emit.in_parts(
             length,
             lanes * _CHAINS,
-            lambda start, size: _block(request, lambda at: where(position, at), start, size),
+            lambda start, size: body(
+                _Block(request, lambda at: where(position, at), start, _widths(size, lanes))
+            ),
         )
+
+    extents = [main.shape[axis] for axis in outer]
+    if math.prod(extents) == 1 and _are_terms_shared(request):
+        return _in_shares(request, partial(blocks, [index(0)] * len(outer)), length)
+    return Nest(
+        rule="reduction",
+        statements=emit.grid(
+            extents, lambda position: blocks(position, _Block.whole), request.tasks
+        ),
+    )
+
+
+def _are_terms_shared(request: Request) -> bool:
+    """Whether each thread sums up a part of the terms, as of the rows of an image that it has written."""
+    main = request.group.main
+    assert main is not None
+    first = next((extent for _, extent in main.reduced if extent > 1), 1)
+    return first >= request.tasks > 1 and str(main.buffer.dtype) == "float32"
+
+
+def _in_shares(
+    request: Request, blocks: Callable[[Callable[[_Block], list[Any]]], list[Any]], length: int
+) -> Nest:
+    """A row of ``length`` results: sums of a part of the terms for each thread, then those together."""
+    from tvm import tirx
+
+    main, tasks = request.group.main, request.tasks
+    assert main is not None
+    extents = [extent for _, extent in main.reduced]
+    split = next(axis for axis, extent in enumerate(extents) if extent > 1)
+    room = Rows(slot=index(0), slots=tasks, extents=(length,))
+    kept = tirx.decl_buffer((room.elements,), main.buffer.dtype, "partial_sums")
+
+    def place(task: Any, at: Any) -> Any:
+        return replace(room, slot=task).index([at])
+
+    def part(task: Any) -> list[Any]:
+        bounds = (emit.share_start(extents[split], tasks, task + index(i)) for i in (0, 1))
+        first, stop = bounds
+
+        def of_block(block: _Block) -> list[Any]:
+            def terms(at: Any) -> Any:
+                before = [index(0)] * split
+                return emit.grid(
+                    extents[split + 1 :], lambda rest: block.add([*before, at, *rest]), 1
+                )
+
+            return [
+                *block.begin(),
+                emit.between(first, stop, terms),
+                *block.each(
+                    lambda register, at, lane: emit.store(
+                        kept, place(task, at), emit.load(register, lane)
+                    )
+                ),
+            ]
+
+        return blocks(of_block)
+
+    def together(block: _Block) -> list[Any]:
+        def one(task: Any) -> list[Any]:
+            return block.combine(lambda at: emit.load(kept, place(task, at)))
+
+        return [*block.begin(), emit.serial(tasks, one), *block.finish()]
 
     return Nest(
         rule="reduction",
-        statements=emit.grid([main.shape[axis] for axis in outer], row, request.tasks),
+        statements=emit.sequence(emit.parallel(tasks, part), blocks(together)),
+        workspaces=(kept,),
     )
 
 
@@ -122,36 +194,61 @@ def _widths(length: int, lanes: int) -> list[int]:
     return [lanes] * (length // lanes) + ([length % lanes] if length % lanes else [])
 
 
-def _block(request: Request, where: Any, start: Any, length: int) -> list[Any]:
-    main = request.group.main
-    assert main is not None
-    widths = _widths(length, request.lanes)
-    dtype = main.buffer.dtype
-    sums = [emit.registers(width, dtype, "partial") for width in widths]
-    offsets = [sum(widths[:i]) for i in range(len(widths))]
+class _Block:
+    """Neighbouring results from ``start`` on, in a register for each of ``widths``."""
 
-    def each(body: Callable[[Any, Any, Any], Any]) -> list[Any]:
-        def loop(register: Any, width: int, offset: int) -> Any:
-            first = start + index(offset)
-            return emit.vectorized(width, lambda lane: body(register, first + lane, lane))
+    def __init__(
+        self, request: Request, where: Callable[[Any], Any], start: Any, widths: Sequence[int]
+    ) -> None:
+        main = request.group.main
+        assert main is not None
+        self.request, self.where, self.main = request, where, main
+        self.widths = widths
+        self.registers = [emit.registers(w, main.buffer.dtype, "partial") for w in widths]
+        self.starts = [start + index(sum(widths[:i])) for i in range(len(widths))]
 
-        return [loop(*parts) for parts in zip(sums, widths, offsets, strict=True)]
+    def whole(self) -> list[Any]:
+        """All terms, the epilogue and the store."""
+        extents = [extent for _, extent in self.main.reduced]
+        return [*self.begin(), emit.grid(extents, self.add, 1), *self.finish()]
 
-    def accumulate(reduced: list[Any]) -> list[Any]:
-        return each(
+    def each(self, body: Callable[[Any, Any, Any], Any]) -> list[Any]:
+        """``body(register, result, lane)`` for the lanes of every register."""
+
+        def loop(register: Any, width: int, start: Any) -> Any:
+            return emit.vectorized(width, lambda lane: body(register, start + lane, lane))
+
+        return [
+            loop(*parts) for parts in zip(self.registers, self.widths, self.starts, strict=True)
+        ]
+
+    def begin(self) -> list[Any]:
+        """Make the registers, without a term."""
+        return [
+            *emit.allocate(self.registers),
+            *self.each(lambda register, at, lane: emit.store(register, lane, self.main.init)),
+        ]
+
+    def combine(self, value: Callable[[Any], Any]) -> list[Any]:
+        """Take ``value(result)`` into every register."""
+        return self.each(
             lambda register, at, lane: emit.store(
-                register,
-                lane,
-                _combine(request, emit.load(register, lane), _term(request, where(at), reduced)),
+                register, lane, _combine(self.request, emit.load(register, lane), value(at))
             )
         )
 
-    statements = emit.allocate(sums)
-    statements += each(lambda register, at, lane: emit.store(register, lane, main.init))
-    statements.append(emit.grid([extent for _, extent in main.reduced], accumulate, 1))
-    for register, width, offset in zip(sums, widths, offsets, strict=True):
-        statements += _finish(request, where, start + index(offset), register, width)
-    return statements
+    def add(self, reduced: list[Any]) -> list[Any]:
+        """Take one term into every register."""
+        return self.combine(lambda at: _term(self.request, self.where(at), reduced))
+
+    def finish(self) -> list[Any]:
+        """The epilogue and the store."""
+        parts = zip(self.registers, self.widths, self.starts, strict=True)
+        return [
+            statement
+            for register, width, start in parts
+            for statement in _finish(self.request, self.where, start, register, width)
+        ]
 
 
 def _finish(request: Request, where: Any, start: Any, register: Any, lanes: int) -> list[Any]:
