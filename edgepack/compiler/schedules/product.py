@@ -98,7 +98,10 @@ def merged_rows(request: Request, a: Any, own: Sequence[int]) -> tuple[int, ...]
 
 
 def _step(request: Request, operand: Any, along: Sequence[int], axes: Sequence[Any]) -> int:
-    """Elements of an operand from one step to the next along the last of ``axes``; 0 if it is not fixed."""
+    """Elements of an operand from one step to the next, of the last of ``axes`` that ``along`` lists.
+
+    0 if that is no fixed number.
+    """
     from tvm import ir
 
     value = element_of(request, operand, {})
