@@ -248,7 +248,7 @@ def loops_of(network: onnx.ModelProto) -> str:
 @pytest.mark.usefixtures("small_kernels_shared")
 @pytest.mark.parametrize("cores", [2, 3, 4])
 @pytest.mark.parametrize("operator", ["ReduceMean", "ReduceMax", "ReduceSumSquare", "ReduceProd"])
-@pytest.mark.parametrize("shape", [(7, 9, 37), (2, 1, 130), (1, 5, 16)], ids=str)
+@pytest.mark.parametrize("shape", [(7, 9, 37), (2, 3, 130), (5, 1, 16)], ids=str)
 def test_threads_share_the_terms_of_a_single_row(
     shape: tuple[int, ...], operator: str, cores: int
 ) -> None:
@@ -259,7 +259,8 @@ def test_threads_share_the_terms_of_a_single_row(
     target = replace(load_target(BEST), cores=cores)
     compiled = kernels.compile_network(network, target)
     kernels.check_threads(compiled, 2, cores)
-    is_shared = max(shape[:2]) >= cores
+    is_sum_in_order = 1 in shape and operator != "ReduceMax"
+    is_shared = shape[0] >= cores and not is_sum_in_order
     a_thread = 4 * -(-shape[-1] // 16) * 16
     assert compiled.plan.arena_bytes == (cores * a_thread if is_shared else 0)
 
