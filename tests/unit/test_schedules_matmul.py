@@ -167,10 +167,10 @@ def test_a_panel_of_terms_that_lie_across_lines_is_narrow() -> None:
     file = RegisterFile(registers=32, sums=32, near=48 << 10, cache=2 << 20)
     for rows in (40, 400):
         inside = best_vectors(rows, 1, 777, 333, 16, file)
-        across = best_vectors(rows, 1, 777, 333, 16, file, 4 * 777)
+        across = best_vectors(rows, 1, 777, 333, 16, file, 777)
         assert across < inside
     # Where the first cache level holds it, it does not matter.
-    assert best_vectors(400, 1, 777, 30, 16, file) == best_vectors(400, 1, 777, 30, 16, file, 3108)
+    assert best_vectors(400, 1, 777, 30, 16, file) == best_vectors(400, 1, 777, 30, 16, file, 777)
 
 
 FEW_ROWS_IN_CACHE: list[Shape] = [(7, 2048, 130), (33, 4096, 128), (2, 9, 4096, 200)]

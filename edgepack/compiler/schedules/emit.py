@@ -217,11 +217,14 @@ def shares(total: int, tasks: int, body: Callable[[Any, Any], Any]) -> Any:
         return serial(total, lambda i: body(i, index(0)))
 
     def part(task: Any) -> Any:
-        first = share_start(total, tasks, task)
-        stop = share_start(total, tasks, task + index(1))
-        return between(first, stop, lambda i: body(i, task))
+        return between(*share(total, tasks, task), lambda i: body(i, task))
 
     return parallel(tasks, part)
+
+
+def share(total: int, tasks: int, task: Any) -> tuple[Any, Any]:
+    """Where, of ``total``, the part of ``task`` begins and ends."""
+    return share_start(total, tasks, task), share_start(total, tasks, task + index(1))
 
 
 def share_start(total: int, tasks: int, task: Any) -> Any:

@@ -35,6 +35,7 @@ from edgepack.compiler.schedules.register_tile import (
     make_overlapping_panels,
     make_panels,
     row_tiles,
+    term_bytes,
 )
 from edgepack.compiler.schedules.sharing import (
     Bytes,
@@ -45,10 +46,10 @@ from edgepack.compiler.schedules.sharing import (
 from edgepack.compiler.schedules.spaced_rows import spaced
 from edgepack.compiler.schedules.stages import shape_of
 from edgepack.compiler.schedules.tile_body import Tile
+from edgepack.compiler.schedules.values import LINE
 
 _FAR_BYTES = 1024
 """Of terms that are less apart, prefetchers bring the next ones in time."""
-_LINE_BYTES = 64
 _LEAST_ROWS_FOR_A_COPY = 24
 """Of A: with fewer, the copy of a panel costs more than a tenth of the product."""
 _LEAST_ROWS_TO_ALIGN = 64
@@ -79,7 +80,7 @@ def schedule(request: Request) -> Nest | None:
     width = main.shape[product.columns]
     depth = math.prod(extent for _, extent in main.reduced)
     registers = request.registers(product.step)
-    vectors = best_vectors(rows, 1, width, depth, request.lanes, registers, 4 * product.apart)
+    vectors = best_vectors(rows, 1, width, depth, request.lanes, registers, product.apart)
     if product.constant:
         panels = make_panels(width, vectors, request.lanes, padded=True)
     else:
@@ -152,15 +153,16 @@ class _Writer:
         Either they drive one another out of the first cache, and cannot be fetched early, or they lie
         across its lines and on many pages, and it does not hold the panel.
         """
-        apart = 4 * self.product.apart
-        if self.weights is not None or len(self.depth) != 1 or apart < _FAR_BYTES:
+        apart = self.product.apart
+        if self.weights is not None or len(self.depth) != 1 or 4 * apart < _FAR_BYTES:
             return False
-        if depth > self.request.registers(self.product.apart).rows:
+        file = self.request.registers(apart)
+        if depth > file.rows:
             return rows >= _LEAST_ROWS_FOR_A_COPY
-        panel = (4 * max(panel.width for panel in self.panels) + _LINE_BYTES) * depth
-        is_held = 2 * panel <= self.request.target.l1_bytes or apart * depth <= _NEAR_BYTES
+        term = term_bytes(max(panel.width for panel in self.panels), apart)
+        is_near = file.arrival(term, depth) == 0 or 4 * apart * depth <= _NEAR_BYTES
         # At half a line's distance every other term lies within lines.
-        return 2 * apart % _LINE_BYTES != 0 and not is_held and rows >= _LEAST_ROWS_TO_ALIGN
+        return 2 * apart % LINE != 0 and not is_near and rows >= _LEAST_ROWS_TO_ALIGN
 
     def _with_copies(self, batch: list[int], rows: int, count: int, depth: int, tasks: int) -> Any:
         """Each panel of B is copied to where it lies as packed weights do, and serves all row tiles."""

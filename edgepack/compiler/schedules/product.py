@@ -65,8 +65,8 @@ def product_of(request: Request) -> Product | None:
             columns=last,
             batch=batch,
             constant=constant,
-            step=_step(request, a, rows, main.axes),
-            apart=0 if constant else _step(request, b, range(len(main.reduced)), main.reduced),
+            step=_step(request, a, main.axes[rows[-1]][0]) if rows else 0,
+            apart=0 if constant else _step(request, b, main.reduced[-1][0]),
         )
     return None
 
@@ -97,17 +97,14 @@ def merged_rows(request: Request, a: Any, own: Sequence[int]) -> tuple[int, ...]
     return tuple(best)
 
 
-def _step(request: Request, operand: Any, along: Sequence[int], axes: Sequence[Any]) -> int:
-    """Elements of an operand from one step to the next, of the last of ``axes`` that ``along`` lists.
-
-    0 if that is no fixed number.
-    """
+def _step(request: Request, operand: Any, axis: Any) -> int:
+    """Elements of an operand from one step along ``axis`` to the next; 0 if that is no fixed number."""
     from tvm import ir
 
     value = element_of(request, operand, {})
-    if not along or not isinstance(value, ir.TensorLoad):
+    if not isinstance(value, ir.TensorLoad):
         return 0
-    (step,) = steps_along(value.indices[0], [axes[along[-1]][0]])
+    (step,) = steps_along(value.indices[0], [axis])
     return step or 0
 
 

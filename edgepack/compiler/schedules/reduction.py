@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -156,16 +155,13 @@ def _in_shares(
     assert main is not None
     extents = [extent for _, extent in main.reduced]
     split = next(axis for axis, extent in enumerate(extents) if extent > 1)
-    room = Rows(slot=index(0), slots=tasks, extents=(length,))
-    kept = tirx.decl_buffer((room.elements,), main.buffer.dtype, "partial_sums")
+    room = partial(Rows, slots=tasks, extents=(length,))
+    kept = tirx.decl_buffer((room(slot=index(0)).elements,), main.buffer.dtype, "partial_sums")
 
     def place(task: Any, at: Any) -> Any:
-        return replace(room, slot=task).index([at])
+        return room(slot=task).index([at])
 
     def part(task: Any) -> list[Any]:
-        bounds = (emit.share_start(extents[split], tasks, task + index(i)) for i in (0, 1))
-        first, stop = bounds
-
         def of_block(block: _Block) -> list[Any]:
             def terms(at: Any) -> Any:
                 before = [index(0)] * split
@@ -175,7 +171,7 @@ def _in_shares(
 
             return [
                 *block.begin(),
-                emit.between(first, stop, terms),
+                emit.between(*emit.share(extents[split], tasks, task), terms),
                 *block.each(
                     lambda register, at, lane: emit.store(
                         kept, place(task, at), emit.load(register, lane)

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from edgepack.compiler.schedules.values import LINE
+
 if TYPE_CHECKING:
     from edgepack.targets import Target
 
@@ -34,8 +36,6 @@ _FAR = 16.0
 """Bytes of B that a core gets in a cycle from behind its second cache level, as it computes."""
 _NEAR = 28.0
 """The same from its second cache level: measured with AVX-512, a line of 64 bytes in some 2.3 cycles."""
-_LINE = 64
-"""Bytes of a cache line."""
 _STORE = 1.5
 """Cycles for one register at the end of a tile: epilogue and store."""
 _TILE = 12.0
@@ -191,34 +191,25 @@ def best_vectors(
 ) -> int:
     """Vectors of a panel, for ``rows`` rows of ``columns`` by ``width`` results, each of ``depth`` terms.
 
-    ``apart`` are the bytes from one term of B to the next, 0 where panels are packed.
+    ``apart`` are the elements from one term of B to the next, 0 where panels are packed.
     """
+
+    def cost(vectors: int) -> float:
+        total = 0.0
+        for panel in make_panels(width, vectors, lanes, padded=True):
+            used = len(panel.vectors)
+            again = rows * -(-columns // file.columns(used)) > 1
+            arrival = file.arrival(term_bytes(panel.padded, apart), depth) if again else 0.0
+            total += panel.count * rows * row_cost(columns, used, depth, file, arrival)
+        return total
+
     most = min(file.vectors, -(-width // lanes))
-    costs = {
-        vectors: _cost(columns, rows, width, depth, lanes, file, apart, vectors)
-        for vectors in range(1, most + 1)
-    }
-    return min(costs, key=lambda vectors: (costs[vectors], vectors))
+    return min(range(1, most + 1), key=lambda vectors: (cost(vectors), vectors))
 
 
-def _cost(
-    columns: int,
-    rows: int,
-    width: int,
-    depth: int,
-    lanes: int,
-    file: RegisterFile,
-    apart: int,
-    vectors: int,
-) -> float:
-    total = 0.0
-    for panel in make_panels(width, vectors, lanes, padded=True):
-        used = len(panel.vectors)
-        again = rows * -(-columns // file.columns(used)) > 1
-        term = 4 * panel.padded + (_LINE if apart % _LINE else 0)
-        arrival = file.arrival(term, depth) if again else 0.0
-        total += panel.count * rows * row_cost(columns, used, depth, file, arrival)
-    return total
+def term_bytes(width: int, apart: int) -> int:
+    """What comes of B for ``width`` elements of a term: a line more where terms begin anywhere in one."""
+    return 4 * (width + (LINE if apart % LINE else 0))
 
 
 def row_cost(

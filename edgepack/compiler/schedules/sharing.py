@@ -59,9 +59,7 @@ def block_by_block(
     starts = [sum(count for _, count in rows[:number]) for number in range(len(rows))]
 
     def block(number: Any, _: Any) -> Any:
-        first, stop = (
-            emit.share_start(total, along_rows * blocks, number + index(i)) for i in (0, 1)
-        )
+        first, stop = emit.share(total, along_rows * blocks, number)
 
         def panel_of_rows(panel: Any, which: Any) -> list[Any]:
             loops = []
