@@ -92,6 +92,15 @@ def lowered(network: onnx.ModelProto, target: Target) -> tuple[ImportedModel, An
     return imported, module
 
 
+def loops_of(network: onnx.ModelProto, profile: str) -> str:
+    """The kernels that are written for a network, as text."""
+    from tvm import tirx
+
+    _, module = lowered(network, load_target(profile))
+    functions = [f for f in module.functions.values() if isinstance(f, tirx.PrimFunc)]
+    return "\n".join(function.script() for function in functions)
+
+
 def compile_network(network: onnx.ModelProto, target: Target) -> Kernels:
     """Everything up to machine code, for this process."""
     import tvm

@@ -8,9 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from tvm import tirx
 
-from edgepack.targets import load_target
 from tests import kernels, networks
 from tests.kernels import integers, weights
 from tests.networks import node
@@ -266,9 +264,7 @@ def test_a_reshape_at_a_kernels_end_costs_no_division() -> None:
         {"times": integers(1, 2, 3)},
     )
     kernels.check(network, BEST, rule="elementwise")
-    _, module = kernels.lowered(network, load_target(BEST))
-    functions = [f for f in module.functions.values() if isinstance(f, tirx.PrimFunc)]
-    loops = "\n".join(function.script() for function in functions)
+    loops = kernels.loops_of(network, BEST)
     assert "vectorized" in loops
     assert "//" not in loops
     assert "%" not in loops

@@ -3,9 +3,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from tvm import tirx
 
-from edgepack.targets import load_target
 from tests import kernels, networks
 from tests.kernels import integers
 from tests.networks import node
@@ -68,9 +66,7 @@ def test_movements_read_through_others(name: str, profile: str) -> None:
 
 @pytest.mark.parametrize("name", ["two groups", "five groups", "heads", "blocks to depth"])
 def test_no_index_is_divided(name: str) -> None:
-    _, module = kernels.lowered(NETWORKS[name], load_target(BEST))
-    functions = [f for f in module.functions.values() if isinstance(f, tirx.PrimFunc)]
-    for line in "\n".join(function.script() for function in functions).splitlines():
+    for line in kernels.loops_of(NETWORKS[name], BEST).splitlines():
         loads = line.partition("=")[2]
         assert "//" not in loads, line
         assert "%" not in loads, line

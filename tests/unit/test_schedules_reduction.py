@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto
-from tvm import tirx
 
 from edgepack.targets import load_target
 from tests import kernels, networks
@@ -238,13 +237,6 @@ def test_layer_normalisation(profile: str) -> None:
     kernels.check(network, profile, rule="reduction", tolerance=2e-5)
 
 
-def loops_of(network: onnx.ModelProto) -> str:
-    """The kernels that are written for a network, as text."""
-    _, module = kernels.lowered(network, load_target(BEST))
-    functions = [f for f in module.functions.values() if isinstance(f, tirx.PrimFunc)]
-    return "\n".join(function.script() for function in functions)
-
-
 @pytest.mark.usefixtures("small_kernels_shared")
 @pytest.mark.parametrize("cores", [2, 3, 4])
 @pytest.mark.parametrize("operator", ["ReduceMean", "ReduceMax", "ReduceSumSquare", "ReduceProd"])
@@ -275,7 +267,7 @@ def test_layer_normalisation_reads_a_row_in_order_and_once_from_memory(made: str
         {"y": [rows, width]},
         {"s": weights(width), "b": weights(width)},
     )
-    loops = loops_of(operator if made == "operator" else spelled)
+    loops = kernels.loops_of(operator if made == "operator" else spelled, BEST)
     assert loops.count("T.parallel") <= 1  # one loop over rows has all stages
     assert f"lane * T.int64({width})" not in loops
     assert f"lane) * T.int64({width})" not in loops
@@ -285,7 +277,9 @@ def test_layer_normalisation_reads_a_row_in_order_and_once_from_memory(made: str
 def test_softmax_divides_once_a_line(axis: int) -> None:
     shape = (48, 160)
     network = networks.model([node("Softmax", "x", "y", axis=axis)], {"x": shape}, {"y": shape})
-    divisions = [line.split() for line in loops_of(network).splitlines() if " / " in line]
+    divisions = [
+        line.split() for line in kernels.loops_of(network, BEST).splitlines() if " / " in line
+    ]
     assert divisions
     assert all(line[0].startswith("softmax_scale[") for line in divisions)
 
