@@ -33,6 +33,12 @@ from edgepack.compiler.schedules.values import Rows, Values, store_vector
 
 _CHAINS = 4
 """Registers that one reduction keeps going: latency 4, one or two operations a cycle."""
+_FEW_TERMS = 64
+"""Added up one after another, equal terms are all rounded the same way, which for the pixels of an image
+can cost four digits. So many lose two of eight at most."""
+_MOST_IN_ORDER = 4096
+"""Along a single axis: as other runtimes have it, so that networks get the digits that they were made with
+(see _are_terms_shared)."""
 
 
 def schedule(request: Request) -> Nest | None:
@@ -163,15 +169,10 @@ def _in_shares(
 
     def part(task: Any) -> list[Any]:
         def of_block(block: _Block) -> list[Any]:
-            def terms(at: Any) -> Any:
-                before = [index(0)] * split
-                return emit.grid(
-                    extents[split + 1 :], lambda rest: block.add([*before, at, *rest]), 1
-                )
-
+            some = partial(emit.between, *emit.share(extents[split], tasks, task))
             return [
                 *block.begin(),
-                emit.between(*emit.share(extents[split], tasks, task), terms),
+                *block.terms([index(0)] * split, extents[split:], some),
                 *block.each(
                     lambda register, at, lane: emit.store(
                         kept, place(task, at), emit.load(register, lane)
@@ -215,7 +216,52 @@ class _Block:
     def whole(self) -> list[Any]:
         """All terms, the epilogue and the store."""
         extents = [extent for _, extent in self.main.reduced]
-        return [*self.begin(), emit.grid(extents, self.add, 1), *self.finish()]
+        return [*self.begin(), *self.terms([], extents), *self.finish()]
+
+    def terms(
+        self,
+        position: list[Any],
+        extents: Sequence[int],
+        loop: Callable[[emit.Body], Any] | None = None,
+    ) -> list[Any]:
+        """Take all terms into every register, at ``position`` of the reduced axes before ``extents``.
+
+        ``loop`` goes along the first of ``extents``, if not all of it is to be taken.
+        """
+        first, *others = extents
+        loop = loop or partial(emit.serial, first)
+        if math.prod(others) > 1 and self._is_long(math.prod(extents), _FEW_TERMS):
+            return [loop(lambda at: self._apart(lambda line: line.terms([*position, at], others)))]
+        if self._is_long(first, _MOST_IN_ORDER):
+            return emit.in_parts(first, _FEW_TERMS, partial(self._part, position, others))
+        return [
+            loop(
+                lambda at: emit.grid(others, lambda rest: self.add([*position, at, *rest]), 1),
+            )
+        ]
+
+    def _part(self, position: list[Any], others: Sequence[int], start: Any, size: int) -> list[Any]:
+        rest = [index(0)] * len(others)
+        return self._apart(
+            lambda part: [emit.serial(size, lambda i: part.add([*position, start + i, *rest]))]
+        )
+
+    def _is_long(self, terms: int, most: int) -> bool:
+        """Whether a sum of ``terms`` is to be added up in parts."""
+        from tvm import tirx
+
+        is_sum = isinstance(self.main.value, tirx.Add)
+        return is_sum and terms > most and str(self.main.buffer.dtype).startswith("float")
+
+    def _apart(self, terms: Callable[[_Block], list[Any]]) -> list[Any]:
+        """Sum up some terms on their own, then take the sums into every register."""
+        part = _Block(self.request, self.where, self.starts[0], self.widths)
+        pairs = zip(self.registers, part.registers, self.widths, strict=True)
+        return [
+            *part.begin(),
+            *terms(part),
+            *[_into(self.request, own, index(0), other, width) for own, other, width in pairs],
+        ]
 
     def each(self, body: Callable[[Any, Any, Any], Any]) -> list[Any]:
         """``body(register, result, lane)`` for the lanes of every register."""
