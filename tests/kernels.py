@@ -92,11 +92,11 @@ def lowered(network: onnx.ModelProto, target: Target) -> tuple[ImportedModel, An
     return imported, module
 
 
-def loops_of(network: onnx.ModelProto, profile: str) -> str:
+def loops_of(network: onnx.ModelProto, target: Target | str) -> str:
     """The kernels that are written for a network, as text."""
     from tvm import tirx
 
-    _, module = lowered(network, load_target(profile))
+    _, module = lowered(network, load_target(target) if isinstance(target, str) else target)
     functions = [f for f in module.functions.values() if isinstance(f, tirx.PrimFunc)]
     return "\n".join(function.script() for function in functions)
 

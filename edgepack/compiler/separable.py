@@ -73,7 +73,7 @@ def _group(module: IRModule, call: Any) -> tuple[str, Any, list[Any]]:
 def _belong_together(before: Geometry, after: Geometry, target: Target, *, alone: bool) -> bool:
     """Whether two convolutions should be one kernel; ``before`` is ``alone`` if it has joined no other."""
     row = 4 * before.out_width * before.out_channels
-    whole = before.out_height * row
+    whole = before.batch * before.out_height * row
     if _is_depthwise(before) and _is_pointwise(after, target):
         # Half of the first level is for the row, the rest for what streams past it.
         return whole > target.l2_bytes // 2 and row <= target.l1_bytes // 2
@@ -114,7 +114,7 @@ def _is_pointwise(geometry: Geometry, target: Target) -> bool:
     """Whether a convolution maps each pixel alone, with weights that stay in the second cache level."""
     plain = (
         geometry.kernel == geometry.strides == (1, 1)
-        and geometry.groups == geometry.batch == 1
+        and geometry.groups == 1
         and geometry.top == geometry.left == 0
         and (geometry.out_height, geometry.out_width) == (geometry.height, geometry.width)
     )

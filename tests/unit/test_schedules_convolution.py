@@ -203,6 +203,45 @@ def test_wide_window_of_a_depthwise_convolution(name: str, profile: str) -> None
     kernels.check(WIDE_DEPTHWISE[name].network(), profile, rule="depthwise")
 
 
+SMALL_MAPS = {
+    "2x2": Case(40, 72, (4, 3), (3, 3), (2, 2), (1, 1, 1, 1), batch=7),
+    "3x1": Case(40, 72, (5, 1), (3, 1), (2, 1), (1, 0, 1, 0), batch=6),
+    "strided": Case(40, 72, (5, 3), (3, 3), (2, 2), (1, 1, 1, 1), batch=6),
+    "groups": Case(40, 80, (5, 3), (3, 3), (2, 2), (1, 1, 1, 1), group=2, batch=6),
+}
+
+
+@pytest.mark.parametrize("profile", kernels.EXTREMES)
+@pytest.mark.parametrize("l2_bytes", [4 << 10, 1 << 20])
+@pytest.mark.parametrize("name", SMALL_MAPS)
+def test_small_maps_of_a_batch(name: str, l2_bytes: int, profile: str) -> None:
+    target = replace(load_target(profile), l2_bytes=l2_bytes)
+    kernels.check(SMALL_MAPS[name].network(), target, rule="convolution")
+
+
+@pytest.mark.usefixtures("small_kernels_shared")
+@pytest.mark.parametrize("name", SMALL_MAPS)
+def test_threads_share_the_rows_of_all_images(name: str) -> None:
+    target = replace(load_target(kernels.PROFILES[-1]), cores=3)
+    compiled, _ = kernels.check(SMALL_MAPS[name].network(), target, rule="convolution")
+    kernels.check_threads(compiled, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("l2_bytes", "loops"),
+    [(1 << 20, "range({18})"), (1 << 14, "grid({2}, {9})"), (1 << 12, "grid({6}, {3})")],
+)
+def test_weights_are_read_once_for_as_many_images_as_the_cache_holds(
+    l2_bytes: int, loops: str
+) -> None:
+    network = SMALL_MAPS[
+        "strided"
+    ].network()  # six images of 2400 bytes, three rows of results each
+    target = replace(load_target(kernels.PROFILES[-1]), l2_bytes=l2_bytes, cores=1)
+    expected = loops.replace("{", "T.int64(").replace("}", ")")
+    assert expected in kernels.loops_of(network, target)
+
+
 @pytest.mark.parametrize("group", [1, 32])
 def test_code_does_not_grow_with_the_window(group: int) -> None:
     sizes = []

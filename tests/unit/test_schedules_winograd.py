@@ -52,6 +52,7 @@ NETWORKS = {
     "5x1": network(64, 64, (33, 9), (5, 1), (2, 0, 2, 0)),
     "5x3": network(64, 32, (17, 19), (5, 3), (2, 1, 2, 1)),
     "1x5 of one row": network(64, 64, (1, 67), (1, 5), (0, 2, 0, 2)),
+    "small maps, batch of five": network(64, 128, (4, 5), batch=5),
     "3x1 of one column": network(64, 67, (67, 1), (3, 1), (1, 0, 1, 0), batch=2),
 }
 

@@ -27,6 +27,7 @@ def separable(
     width: int = 31,
     kernel: int = 3,
     dilation: int = 1,
+    batch: int = 1,
 ) -> onnx.ModelProto:
     """1x1, depthwise, 1x1 with a residual; ``shared``: what is before the last has a second reader."""
     out = (width - 1) // stride + 1
@@ -63,8 +64,8 @@ def separable(
     graph = helper.make_graph(
         nodes,
         "separable",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 5, width, width])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 7, out, out])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 5, width, width])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 7, out, out])],
         [numpy_helper.from_array(kernels.weights(*shape), name) for name, shape in shapes.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
@@ -96,6 +97,8 @@ WINDOWS: list[dict[str, Any]] = [
     dict(stride=1, kernel=3, dilation=2),
     dict(stride=2, kernel=3, dilation=3, width=40, channels=12),
     dict(stride=1, kernel=3, width=33, channels=19),
+    dict(stride=1, kernel=3, width=21, batch=2),
+    dict(stride=2, kernel=5, batch=2),
 ]
 
 

@@ -67,6 +67,13 @@ def _is_plain_product(geometry: Geometry) -> bool:
     )
 
 
+def _images_together(geometry: Geometry, cache: int) -> int:
+    """Images of a batch whose rows go through one loop, as each reads all weights: ``cache`` holds them."""
+    image = 4 * geometry.height * geometry.width * geometry.channels
+    most = min(geometry.batch, max(1, cache // image))
+    return next(count for count in range(most, 0, -1) if geometry.batch % count == 0)
+
+
 class _Writer:
     """Writes the loops of one convolution."""
 
@@ -74,9 +81,11 @@ class _Writer:
         self.request, self.geometry = request, geometry
         registers = request.registers(geometry.column_step)
         width = geometry.out_channels // geometry.groups
+        self.cache = request.target.l2_bytes // 2
+        self.images = _images_together(geometry, self.cache)
         vectors = best_vectors(
             geometry.out_width,
-            geometry.out_height,
+            self.images * geometry.out_height,
             width,
             geometry.depth,
             request.lanes,
@@ -94,52 +103,60 @@ class _Writer:
     def nest(self) -> Any:
         """All loops, the operand that is read again more often inside."""
         geometry, tasks = self.geometry, self.request.tasks
-        cache = self.request.target.l2_bytes // 2
         width = geometry.out_channels // geometry.groups
+        images = self.images
         sizes = Bytes(
-            a=4 * geometry.height * geometry.width * geometry.channels,
+            a=4 * images * geometry.height * geometry.width * geometry.channels,
             b=4 * width * geometry.depth,
-            c=4 * geometry.out_height * geometry.out_width * width,
+            c=4 * images * geometry.out_height * geometry.out_width * width,
         )
         panels = [(panel, panel.count) for panel in self.panels]
         count = sum(panel.count for panel in self.panels)
-        rows: emit.Segments = [(None, geometry.out_height)]
-        panels_outside = sizes.a <= cache or sizes.a * count < sizes.b * geometry.out_height
+        lines = images * geometry.out_height
+        rows: emit.Segments = [(None, lines)]
+        panels_outside = sizes.a <= self.cache or sizes.a * count < sizes.b * lines
 
         def outer(at: list[Any]) -> Any:
-            n, group = at
+            block, group = at
 
-            def tiles(panel: Panel, which: Any, row: Any) -> list[Any]:
-                return self._row(n, group, panel, which, row)
+            def tiles(panel: Panel, which: Any, line: Any) -> list[Any]:
+                return self._row(block * index(images), group, panel, which, line)
 
             if panels_outside:
                 threads = threads_along_rows(rows, sizes, tasks)
-                self.together = -(-geometry.out_height // threads) * geometry.out_width
+                self.together = -(-lines // threads) * geometry.out_width
                 return panel_by_panel(
                     panels,
                     rows,
-                    lambda panel, which, _, row: tiles(panel, which, row),
+                    lambda panel, which, _, line: tiles(panel, which, line),
                     threads,
                     tasks,
                 )
             return emit.segmented(
-                rows, panels, lambda _, row, panel, which: tiles(panel, which, row), tasks
+                rows, panels, lambda _, line, panel, which: tiles(panel, which, line), tasks
             )
 
-        return emit.grid([geometry.batch, geometry.groups], outer, 1)
+        return emit.grid([geometry.batch // images, geometry.groups], outer, 1)
 
-    def _row(self, n: Any, group: Any, panel: Panel, which: Any, row: Any) -> list[Any]:
-        """A row of results of one panel."""
-        return column_tiles(
-            self.geometry.out_width,
-            self.columns,
-            self.geometry.is_interior,
-            lambda columns, column, edge: self._tile(
-                n, group, panel, which, row, columns, column, edge
+    def _row(self, first: Any, group: Any, panel: Panel, which: Any, line: Any) -> list[Any]:
+        """A row of results of one panel: ``line`` counts those of all images from ``first`` on."""
+        statements: list[Any] = []
+        image, row = emit.position_of([self.images, self.geometry.out_height], line)
+        n = emit.bind(first + image, "image", statements)
+        row = emit.bind(row, "row", statements)
+        return [
+            *statements,
+            *column_tiles(
+                self.geometry.out_width,
+                self.columns,
+                self.geometry.is_interior,
+                lambda columns, column, edge: self._tile(
+                    n, group, panel, which, row, columns, column, edge
+                ),
+                self.geometry.kernel[1],
+                len(panel.vectors),
             ),
-            self.geometry.kernel[1],
-            len(panel.vectors),
-        )
+        ]
 
     def _tile(
         self,

@@ -106,8 +106,11 @@ def position_of(extents: Sequence[int], flat: Any) -> list[Any]:
     """The position along each of ``extents`` of the element that is ``flat`` in memory order."""
     from tvm import tirx
 
+    first, *others = extents
+    if first == 1 and others:
+        return [index(0), *position_of(others, flat)]
     position, remaining = [], flat
-    for extent in reversed(extents[1:]):
+    for extent in reversed(others):
         position.append(tirx.FloorMod(remaining, index(extent)))
         remaining = tirx.FloorDiv(remaining, index(extent))
     return [remaining, *reversed(position)]

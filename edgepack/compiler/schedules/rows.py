@@ -35,7 +35,7 @@ def schedule(
     if chain is None:
         return None
     writer = _Writer(chain, memory, target, max(1, tasks))
-    statements = emit.shares(chain.window.out_height, tasks, writer.row)
+    statements = emit.shares(writer.lines, tasks, writer.row)
     return ([statements], writer.nests) if len(writer.nests) == len(groups) else None
 
 
@@ -54,37 +54,46 @@ class _Writer:
     def __init__(self, chain: _Chain, memory: Memory, target: Target, slots: int) -> None:
         self.chain, self.memory, self.target, self.slots = chain, memory, target, slots
         self.nests: list[Nest] = []
+        self.lines = chain.window.batch * chain.window.out_height
+        """Rows of the depthwise convolution, in all images."""
 
-    def row(self, at: Any, slot: Any) -> list[Any]:
+    def row(self, line: Any, slot: Any) -> list[Any]:
         """A row of the depthwise convolution, by the thread that has the buffers ``slot``."""
+        from tvm import tirx
+
         chain = self.chain
-        statements = []
+        statements: list[Any] = []
+        n, at = emit.position_of([chain.window.batch, chain.window.out_height], line)
+        n = emit.bind(n, "image", statements)
+        at = emit.bind(at, "row", statements)
         if chain.before is not None:
             self._keep(chain.before, slot, ring_rows(chain.window))
-            first = emit.share_start(chain.window.out_height, self.slots, slot)
+            begins = tirx.Or(
+                line.equal(emit.share_start(self.lines, self.slots, slot)), at.equal(index(0))
+            )
             statements.append(
-                emit.between(*_new_rows(chain.window, at, first), partial(self._line, chain.before))
+                emit.between(
+                    *_new_rows(chain.window, at, begins), partial(self._line, chain.before, n)
+                )
             )
         if chain.after is not None:
             self._keep(chain.middle, slot)
-        statements += self._write(depthwise.schedule, chain.middle, at)
+        statements += self._write(depthwise.schedule, chain.middle, n, at)
         if chain.after is not None:
-            statements += self._write(matmul.schedule, chain.after, at)
+            statements += self._write(matmul.schedule, chain.after, n, at)
         return statements
 
-    def _line(self, group: Group, position: Any) -> list[Any]:
+    def _line(self, group: Group, n: Any, position: Any) -> list[Any]:
         statements: list[Any] = []
         row = emit.bind(position, "line", statements)
-        return [*statements, *self._write(matmul.schedule, group, row)]
+        return [*statements, *self._write(matmul.schedule, group, n, row)]
 
     def _keep(self, group: Group, slot: Any, ring: int = 1) -> None:
         rows = Rows(slot=slot, slots=self.slots, extents=tuple(group.result.shape[2:]), ring=ring)
         self.memory.keep_rows(group.result.buffer, rows)
 
-    def _write(self, rule: Rule, group: Group, row: Any) -> list[Any]:
-        request = Request(
-            group=group, memory=self.memory, target=self.target, prefix=(index(0), row)
-        )
+    def _write(self, rule: Rule, group: Group, n: Any, row: Any) -> list[Any]:
+        request = Request(group=group, memory=self.memory, target=self.target, prefix=(n, row))
         nest = rule(request)
         if nest is None:
             return []
@@ -97,13 +106,13 @@ def ring_rows(window: Geometry) -> int:
     return 1 << (window.reach - 1).bit_length()
 
 
-def _new_rows(window: Geometry, at: Any, first: Any) -> tuple[Any, Any]:
-    """The input rows of output row ``at`` that those from ``first`` to the one before did not need."""
+def _new_rows(window: Geometry, at: Any, begins: Any) -> tuple[Any, Any]:
+    """The input rows of output row ``at`` that the one before did not need; all where it ``begins``."""
     from tvm import tirx
 
     step, reach = window.strides[0], window.reach
     top = at * index(step) - index(window.top)
-    before = tirx.Select(at.equal(first), top, top + index(reach - step))
+    before = tirx.Select(begins, top, top + index(reach - step))
     start = tirx.max(index(0), tirx.max(top, before))
     stop = tirx.min(index(window.height), top + index(reach))
     return start, tirx.max(start, stop)
@@ -115,7 +124,7 @@ def _chain_of(groups: Sequence[Group]) -> _Chain | None:
     geometries = [geometry_of(group.main) for group in groups if group.main is not None]
     middle = 1 if len(groups) == 3 or (geometries[0] and geometries[0].kernel == (1, 1)) else 0
     for position, geometry in enumerate(geometries):
-        if geometry is None or geometry.batch != 1 or not geometry.channels_last:
+        if geometry is None or not geometry.channels_last:
             return None
         if position and not _reads_only_as_image(groups[position], geometry, groups[position - 1]):
             return None

@@ -34,7 +34,7 @@ class Writer:
         self.request, self.geometry, self.form = request, geometry, form
         self.down = -(-geometry.out_height // form.rows.outputs)
         self.across = -(-geometry.out_width // form.columns.outputs)
-        self.tiles = self.down * self.across
+        self.tiles = geometry.batch * self.down * self.across
         self.strips, self.size = self._strips()
         registers = request.registers(geometry.channels)
         vectors = best_vectors(
@@ -70,17 +70,9 @@ class Writer:
 
     def nest(self) -> Any:
         """All loops."""
-        return emit.grid(
-            [self.geometry.batch],
-            lambda at: emit.shares(
-                self.strips,
-                self.request.tasks,
-                lambda strip, slot: self._strip(at[0], strip, slot),
-            ),
-            1,
-        )
+        return emit.shares(self.strips, self.request.tasks, self._strip)
 
-    def _strip(self, n: Any, strip: Any, slot: Any) -> list[Any]:
+    def _strip(self, strip: Any, slot: Any) -> list[Any]:
         from tvm import tirx
 
         statements: list[Any] = []
@@ -88,30 +80,29 @@ class Writer:
         first = emit.bind(first, "first", statements)
         return [
             *statements,
-            emit.serial(self.size, lambda t: self._forward(n, first + t, slot, t)),
+            emit.serial(self.size, lambda t: self._forward(first + t, slot, t)),
             emit.serial(self.form.products, lambda p: self._product(slot, p)),
-            emit.serial(self.size, lambda t: self._back(n, first + t, slot, t)),
+            emit.serial(self.size, lambda t: self._back(first + t, slot, t)),
         ]
 
-    def _corner(self, tile: Any) -> tuple[Any, Any]:
-        """The first output row and column of a tile."""
-        from tvm import tirx
-
-        row = tirx.FloorDiv(tile, index(self.across)) * index(self.form.rows.outputs)
-        column = tirx.FloorMod(tile, index(self.across)) * index(self.form.columns.outputs)
-        return row, column
+    def _corner(self, tile: Any) -> tuple[Any, Any, Any]:
+        """The image of a tile, its first output row and column."""
+        extents = [self.geometry.batch, self.down, self.across]
+        n, row, column = emit.position_of(extents, tile)
+        return n, row * index(self.form.rows.outputs), column * index(self.form.columns.outputs)
 
     def _vectors(self, width: int, body: Callable[[Any, int], Any]) -> list[Any]:
         """Loops over ``width`` channels: whole vectors, then a shorter one."""
         return emit.in_parts(width, self.request.lanes, body)
 
-    def _forward(self, n: Any, tile: Any, slot: Any, t: Any) -> list[Any]:
+    def _forward(self, tile: Any, slot: Any, t: Any) -> list[Any]:
         """V of one tile."""
         from tvm import tirx
 
         geometry, form = self.geometry, self.form
         statements: list[Any] = []
-        row, column = self._corner(tile)
+        n, row, column = self._corner(tile)
+        n = emit.bind(n, "image", statements)
         top = emit.bind(row - index(geometry.top), "top", statements)
         left = emit.bind(column - index(geometry.left), "left", statements)
         inside = tirx.all(
@@ -212,10 +203,11 @@ class Writer:
                 statements.append(emit.store(self.products, emit.lanes_of(at, vector.lanes), value))
         return statements
 
-    def _back(self, n: Any, tile: Any, slot: Any, t: Any) -> list[Any]:
+    def _back(self, tile: Any, slot: Any, t: Any) -> list[Any]:
         """The results of one tile."""
         statements: list[Any] = []
-        row, column = self._corner(tile)
+        n, row, column = self._corner(tile)
+        n = emit.bind(n, "image", statements)
         row = emit.bind(row, "row", statements)
         column = emit.bind(column, "column", statements)
         return [
