@@ -83,7 +83,7 @@ def compiled(model: ImportedModel) -> kernels.Kernels:
     from tvm import tirx
 
     target = load_target(kernels.PROFILES[-1])
-    module = lower.lower(frontend.to_relax(model.model), target)
+    module = lower.lower(frontend.to_relax(model.model, target), target)
     functions = {
         variable: function
         for variable, function in module.functions.items()

@@ -16,9 +16,13 @@ if TYPE_CHECKING:
     import onnx
     from tvm.ir import IRModule
 
+    from edgepack.targets import Target
 
-def to_relax(model: onnx.ModelProto) -> IRModule:
+
+def to_relax(model: onnx.ModelProto, target: Target | None = None) -> IRModule:
     """Convert a checked model with fixed shapes; weights become constants of ``main``.
+
+    ``target`` is for kernels whose loops are written here; without it they are for any core.
 
     Raises ModelError naming every operator without a converter at once, with its nodes, and
     CompileError where a converter fails or gives another type than ONNX says.
@@ -26,7 +30,7 @@ def to_relax(model: onnx.ModelProto) -> IRModule:
     from tvm import relax
 
     refuse_unsupported(model, is_supported)
-    graph = _Graph(model)
+    graph = _Graph(model, target)
     builder = graph.builder
     failure: EdgepackError | None = None
     with builder.function("main", params=graph.parameters):
@@ -46,11 +50,11 @@ def to_relax(model: onnx.ModelProto) -> IRModule:
 class _Graph:
     """The values known so far, by name."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, target: Target | None) -> None:
         from onnx import numpy_helper
         from tvm import relax
 
-        self.model = model
+        self.model, self.target = model, target
         self.builder = relax.BlockBuilder()
         self.opsets = {entry.domain: entry.version for entry in model.opset_import}
         graph = model.graph
@@ -115,6 +119,7 @@ class _Graph:
             outputs=tuple(self.spec(name) for name in proto.output),
             builder=self.builder,
             proto=proto,
+            target=self.target,
         )
 
     def checked(self, node: Node, spec: TensorSpec, result: Any) -> Any:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx
 
+    from edgepack.targets import Target
+
 Converter = Callable[["Node"], Any]
 """Gives the node's output as a Relax expression, or a list of them where there are several.
 
@@ -38,6 +40,8 @@ class Node:
     builder: Any
     """relax.BlockBuilder that collects the bindings."""
     proto: onnx.NodeProto
+    target: Target | None = None
+    """What the model is compiled for, where that is known."""
 
     def has(self, index: int) -> bool:
         """Whether input ``index`` is given."""

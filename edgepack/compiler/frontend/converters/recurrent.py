@@ -13,7 +13,7 @@ from typing import Any
 from edgepack.compiler.frontend.converters.recurrent_activations import activations
 from edgepack.compiler.frontend.converters.recurrent_cells import CELLS
 from edgepack.compiler.frontend.converters.recurrent_kernel import Recurrence, recurred
-from edgepack.compiler.frontend.converters.recurrent_panels import LANES, packed, parts_of
+from edgepack.compiler.frontend.converters.recurrent_panels import LANES, Tiling, packed, parts_of
 from edgepack.compiler.frontend.converters.values import (
     bound,
     cast,
@@ -53,6 +53,8 @@ def _recurrent(node: Node) -> list[Any]:
         coupled=bool(node.attributes.get("input_forget", 0)),
         has_lengths=node.has(_LENGTHS),
         has_peepholes=node.operator == "LSTM" and node.has(_PEEPHOLES),
+        tiling=Tiling.of(node.target, working_type(node.dtype())),
+        threads=node.target.cores if node.target else 1,
     )
     functions = activations(node, cell.activations, directions)
     operands = _operands(node, recurrence, data, batch_first=batch_first)

@@ -16,12 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgepack.compiler.frontend.converters.heaps import Cell, over, statements, store, when
-from edgepack.compiler.frontend.converters.recurrent_panels import multiply
+from edgepack.compiler.frontend.converters.recurrent_panels import Tiling, multiply
 from edgepack.compiler.schedules.emit import lanes_of
 from edgepack.compiler.schedules.expressions import index
-
-_ENTRIES = 4
-"""Entries of the batch that go together: each element of R is then loaded a quarter as often."""
+from edgepack.compiler.schedules.register_tile import row_tiles
 
 Functions = list[list[Callable[[Any], Any]]]
 """The activation functions of each direction."""
@@ -63,6 +61,8 @@ class Recurrence:
     """GRU's linear_before_reset."""
     coupled: bool
     """LSTM's input_forget."""
+    tiling: Tiling
+    threads: int
     has_lengths: bool
     has_peepholes: bool
 
@@ -88,26 +88,25 @@ def _write(
     """Threads share directions and blocks of the batch, which know nothing of one another."""
     from tvm import tirx
 
-    block = 1 if recurrence.has_lengths else min(_ENTRIES, recurrence.batch)
-    whole, rest = divmod(recurrence.batch, block)
     directions = len(recurrence.backward)
-
-    def some(direction: int, entries: list[Any]) -> None:
-        chosen, backward = functions[direction], recurrence.backward[direction]
-        steps = [Step(inputs, outputs, recurrence, chosen, direction, entry) for entry in entries]
-        run(steps, backward=backward)
-
-    tasks = directions * whole
+    most = 1 if recurrence.has_lengths else recurrence.tiling.entries
+    blocks = row_tiles(recurrence.batch, most, -(-recurrence.threads // directions))
+    tasks = directions * sum(count for _, count in blocks)
     with over([tasks], shared=tasks > 1) as (task,):
+        before = 0
         for direction in range(directions):
-            first = (task - index(direction * whole)) * index(block)
-            entries = [first + index(entry) for entry in range(block)]
-            own = tirx.And(task >= direction * whole, task < (direction + 1) * whole)
-            with when(own) if directions > 1 else nullcontext():
-                some(direction, entries)
-    if rest:
-        for direction in range(directions):
-            some(direction, [index(entry) for entry in range(whole * block, recurrence.batch)])
+            for (size, start), count in blocks:
+                own = tirx.And(task >= before, task < before + count)
+                with when(own) if count < tasks else nullcontext():
+                    first = index(start) + (task - index(before)) * index(size)
+                    entries = [first + index(entry) for entry in range(size)]
+                    chosen, backward = functions[direction], recurrence.backward[direction]
+                    steps = [
+                        Step(inputs, outputs, recurrence, chosen, direction, entry)
+                        for entry in entries
+                    ]
+                    run(steps, backward=backward)
+                before += count
 
 
 def run(entries: list[Step], *, backward: bool) -> None:

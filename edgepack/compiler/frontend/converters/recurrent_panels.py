@@ -13,16 +13,44 @@ from typing import TYPE_CHECKING, Any
 from edgepack.compiler.frontend.converters.heaps import Cell, store
 from edgepack.compiler.schedules import emit
 from edgepack.compiler.schedules.expressions import index
+from edgepack.compiler.schedules.register_tile import RegisterFile
 
 if TYPE_CHECKING:
     import numpy as np
 
     from edgepack.compiler.frontend.converters.recurrent_kernel import CellKind, Step
+    from edgepack.targets import Target
 
 LANES = 16
 """Gates of a panel: one to four vector registers of every core that has some."""
-_SUMS = 2
-"""Panels' worth of sums at least: rows of R go to them in turn, as none need wait for the last."""
+_CHAINS = 8
+"""Registers of sums at least: latency 4, two multiply-adds a cycle. Rows of R go to them in turn."""
+_MOST_ENTRIES = 8
+"""With more, code grows and nothing else."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiling:
+    """What a core's registers hold of the sums."""
+
+    entries: int
+    """Entries of the batch, at most, that go together: each element of R is loaded once for all."""
+    vectors: int
+    """Registers of a panel."""
+
+    @classmethod
+    def of(cls, target: Target | None, dtype: str) -> Tiling:
+        """That of ``target``, or without one of a core with 32 registers of 128 bits."""
+        if target is None:
+            return cls(entries=4, vectors=4)
+        lanes = max(1, target.vector_bits // int(dtype.removeprefix("float")))
+        vectors = -(-LANES // lanes)
+        most = RegisterFile.of(target, 0).columns(vectors)
+        return cls(entries=min(most, _MOST_ENTRIES), vectors=vectors)
+
+    def turns(self, entries: int) -> int:
+        """Sums of each gate that ``entries`` need, so that none waits for the last multiply-add."""
+        return max(1, min(4, _CHAINS // (entries * self.vectors)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +115,7 @@ def _add_panel(
     from tvm.script.ir_builder import tirx as T
 
     hidden = entries[0].recurrence.hidden
-    turns = min(hidden, -(-_SUMS // len(entries)))
+    turns = min(hidden, entries[0].recurrence.tiling.turns(len(entries)))
     zeros = emit.splat(tirx.const(0, str(entries[0].gates.dtype)), lanes)
     starts = [[entry.gate(emit.lanes_of(gate, lanes)), *[zeros] * (turns - 1)] for entry in entries]
     sums = [[Cell(start) for start in own] for own in starts]
