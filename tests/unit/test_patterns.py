@@ -235,6 +235,22 @@ def test_a_silu_is_one_operator() -> None:
     assert "nn.silu" not in recognised(chain(nodes, {}))
 
 
+@pytest.mark.parametrize("first", ["gate", "product"])
+def test_a_hard_swish_multiplies_by_a_sixth(first: str) -> None:
+    ends = {"three": 3, "zero": 0, "six": 6}
+    nodes = [node("Add", "x three", "s"), node("Clip", "s zero six", "c")]
+    last = [node("Div", "c six", "g"), node("Mul", "x g", "y")]
+    if first == "product":
+        last = [node("Mul", "x c", "p"), node("Div", "p six", "y")]
+    assert recognised(chain([*nodes, *last], ends)) == {"add": 1, "clip": 1, "multiply": 2}
+
+
+def test_a_division_of_what_may_be_rounded_next_stays() -> None:
+    nodes = [node("Clip", "x zero six", "c"), node("Div", "c scale", "d"), node("Round", "d", "y")]
+    ends = {"zero": 0, "six": 6, "scale": 6 / 255}
+    assert recognised(chain(nodes, ends)) == {"clip": 1, "divide": 1, "round": 1}
+
+
 def test_operators_that_onnx_has_whole_stay_whole() -> None:
     nodes = [
         node("LayerNormalization", "x gamma beta", "n", axis=-1),

@@ -8,7 +8,7 @@ is their order, and each call is tried until none applies.
 graph           the walk over ``main``, and what patterns ask of it
 tensor_code     operators that the importer has already lowered to loops: made operators again
 arithmetic      neutral operands, exact divisions, clipping, powers
-activations     GELU in both forms, SiLU
+activations     GELU in both forms, SiLU, hard-swish
 normalisation   layer and RMS normalisation
 lookup          products with one-hot rows
 """

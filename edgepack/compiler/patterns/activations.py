@@ -1,4 +1,4 @@
-"""GELU and SiLU, told by their formulas whatever the order of the factors."""
+"""GELU, SiLU and hard-swish, told by their formulas whatever the order of the factors."""
 
 from __future__ import annotations
 
@@ -41,6 +41,30 @@ def _silu(graph: Graph, call: Any) -> Any:
         if sigmoid is not None and sigmoid.args[0].same_as(data):
             return relax.op.nn.silu(data)
     return None
+
+
+def _hard_sigmoid(graph: Graph, call: Any) -> Any:
+    """clip(x, 0, c) / c, or a product with it: times 1 / c, as a vector takes up to 36 cycles to divide.
+
+    Other divisions stay, as of what is rounded next (QuantizeLinear's) the last bit can make an integer.
+    """
+    import numpy as np
+    from tvm import relax
+
+    if graph.call(call, "divide") is None or dtype_of(call) != "float32":
+        return None
+    above, below = call.args
+    end = scalar(below)
+    product = graph.operands(above, "multiply") or ()
+    if end is None or not any(_is_clipped(graph, part, end) for part in (above, *product)):
+        return None
+    return relax.op.multiply(above, relax.const(np.float32(1) / np.float32(end), "float32"))
+
+
+def _is_clipped(graph: Graph, data: Any, end: float) -> bool:
+    """Whether ``data`` is cut to 0 and ``end``."""
+    clip = graph.call(data, "clip")
+    return clip is not None and end > 0 and [float(x.value) for x in clip.args[1:]] == [0, end]
 
 
 def _gated(graph: Graph, call: Any, name: str, argument: Polynomial) -> Any:
@@ -109,4 +133,4 @@ def _polynomial(graph: Graph, expression: Any, data: Any, depth: int) -> Polynom
     return product
 
 
-PATTERNS: tuple[Pattern, ...] = (_gelu, _gelu_tanh, _silu)
+PATTERNS: tuple[Pattern, ...] = (_gelu, _gelu_tanh, _silu, _hard_sigmoid)
