@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from edgepack.targets import load_target
 from tests import kernels, networks
 from tests.kernels import weights
 from tests.networks import node
@@ -35,6 +37,15 @@ def functions(names: Sequence[str], shape: Sequence[int]) -> onnx.ModelProto:
 def test_functions_of_one_tensor(shape: tuple[int, ...], profile: str) -> None:
     kernels.check(functions(FUNCTIONS, shape), profile, rule="elementwise")
     kernels.check(functions(OF_POSITIVE, shape), profile, rule="elementwise", positive=True)
+
+
+@pytest.mark.parametrize("length", [3, 4, 5, 7, 12, 200])
+def test_functions_of_several_vectors_at_once(length: int) -> None:
+    core = replace(load_target("x86-64-v2"), vector_registers=32)
+    network = functions(("Sigmoid", "Tanh", "Relu"), [5, length])
+    kernels.check(network, core, rule="elementwise")
+    loops = kernels.loops_of(network, core)
+    assert loops.count("T.vectorized(T.int64(12))") == 2  # sigmoid and tanh, not the short chain
 
 
 def test_gelu_as_an_operator_and_spelled_out() -> None:

@@ -24,16 +24,20 @@ from typing import Any
 
 from edgepack.compiler.schedules.mathematics.inverse import acos, asin, atan, nearbyint
 from edgepack.compiler.schedules.mathematics.terms import (
+    LARGEST_TO_DIVIDE_BY,
     bits_of,
     constant,
+    divided,
     dtype,
     fixed_value,
     float_of,
     integer,
+    is_division_slow,
     is_positive,
     is_taken,
     let,
     polynomial,
+    reciprocal,
 )
 from edgepack.compiler.schedules.mathematics.trigonometry import cos, sin, tan
 
@@ -90,7 +94,8 @@ def sigmoid(x: Any) -> Any | None:
     if not is_taken(x):
         return None
     one = constant(1.0, x)
-    return one / (one + _exp(x, negated=True))
+    below = one + _exp(x, negated=True)
+    return let(below, _reciprocal_or_0) if is_division_slow() else one / below
 
 
 def tanh(x: Any) -> Any | None:
@@ -247,9 +252,17 @@ def _odd_quotient(x: Any, end: float, above: Sequence[float], below: Sequence[fl
     clamped = tirx.max(constant(-end, x), tirx.min(constant(end, x), x))
 
     def quotient(x: Any) -> Any:
-        return let(x * x, lambda t: x * polynomial(t, above) / polynomial(t, below))
+        return let(x * x, lambda t: divided(x * polynomial(t, above), polynomial(t, below)))
 
     return let(clamped, quotient)
+
+
+def _reciprocal_or_0(x: Any) -> Any:
+    """1 / x for x >= 1, infinity included."""
+    from tvm import tirx
+
+    inverse = reciprocal(x)
+    return tirx.Select(x > constant(LARGEST_TO_DIVIDE_BY, x), constant(0.0, x), inverse)
 
 
 def _product(count: int) -> Callable[[Any], Any]:
