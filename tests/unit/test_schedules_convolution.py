@@ -74,6 +74,8 @@ WINDOWS = {
     "5x5": Case(5, 33, (7, 7), (5, 5), (1, 1), (4, 4, 4, 4)),
     "7x7": Case(3, 17, (13, 9), (7, 7), (2, 2), (8, 0, 0, 9), batch=2),
     "7x7 of a whole 7x7 map": Case(33, 5, (7, 7), (7, 7)),
+    "7x7 of one channel": Case(1, 20, (11, 50), (7, 7), (1, 2), (3, 3, 3, 3), batch=2),
+    "5x5 of four channels, dilated": Case(4, 20, (11, 50), (5, 5), (2, 2), (4, 4, 4, 4), (2, 2)),
     "7x7 of an image": Case(3, 48, (33, 35), (7, 7), (2, 2), (3, 3, 3, 3)),
     "1x3": Case(3, 17, (13, 9), (1, 3), (1, 3), (1, 0, 2, 1), batch=2),
     "3x1": Case(33, 5, (7, 7), (3, 1), (1, 1), (2, 0, 2, 0)),
@@ -251,6 +253,13 @@ def test_code_does_not_grow_with_the_window(group: int) -> None:
         compiled = kernels.compile_network(case.network(), load_target(kernels.PROFILES[-1]))
         sizes.append(len(compiled.functions.inspect_source("asm")))
     assert sizes[1] < 1.5 * sizes[0]
+
+
+@pytest.mark.parametrize("profile", kernels.EXTREMES)
+def test_of_an_edge_only_what_some_columns_do_not_see_is_written_out(profile: str) -> None:
+    loops = kernels.loops_of(WINDOWS["7x7 of an image"].network(), profile)
+    # Of seven columns of the window, an edge's first or last three; the others are one loop, as inside.
+    assert loops.count("for i_1 in range(T.int64(12))") == 2
 
 
 def test_a_panel_that_the_second_cache_does_not_hold_is_narrow_and_its_tiles_long() -> None:

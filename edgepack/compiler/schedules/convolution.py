@@ -8,7 +8,8 @@
 
 Padding costs nothing: the rows of the window that lie outside are left out by the bounds of the kh
 loop, and tiles that touch the left or right edge, whose place is known, are written out with only
-the products that lie inside. Of a wide window many tiles touch it: they are in a loop, that over kw has
+the products that lie inside; of a few channels, those columns of the window that all of the tile see are
+a loop. Of a wide window many tiles touch the edge: they are in a loop, that over kw has
 bounds too, and what lies inside for some columns only is multiplied as 0 in the others. In all other tiles
 (kw, channel) is one loop, for without dilation it walks memory in order. Weights are packed at compile
 time as [panel][kh][kw][channel][lane].

@@ -60,17 +60,34 @@ def window(
                     first, stop, lambda kw: channels(kh, kw, None, partly)
                 ),
             )
-        return [
-            channels(kh, index(kw), used)
-            for kw in range(geometry.kernel[1])
-            if (used := [c for c in range(columns) if geometry.inside(edge + c, kw)])
+        inside = [
+            [c for c in range(columns) if geometry.inside(edge + c, kw)] for kw in range(width)
         ]
+        whole = [kw for kw in range(width) if len(inside[kw]) == columns]
+        if geometry.channels > _UNROLLED_CHANNELS or not whole or not _is_one_loop(geometry):
+            return [channels(kh, index(kw), used) for kw, used in enumerate(inside) if used]
+        before = index(whole[0] * geometry.channels)
+        together = emit.serial(
+            len(whole) * geometry.channels, lambda q: taps(kh, index(0), before + q, None, False)
+        )
+
+        def seen(kw: int, used: list[int]) -> Any:
+            if kw in whole:
+                return together if kw == whole[0] else None
+            return channels(kh, index(kw), used)
+
+        return [seen(kw, used) for kw, used in enumerate(inside) if used]
 
     return rows_inside(geometry, row, line, skipped)
 
 
+def _is_one_loop(geometry: Geometry) -> bool:
+    """Whether a row of a window lies in order in memory, channels included."""
+    return geometry.channels_last and geometry.dilation[1] == 1 and geometry.groups == 1
+
+
 def _inner_line(geometry: Geometry, kh: Any, taps: Taps, channels: Any, ahead: NextPanel) -> Any:
-    if geometry.channels_last and geometry.dilation[1] == 1 and geometry.groups == 1:
+    if _is_one_loop(geometry):
         length = geometry.kernel[1] * geometry.channels
         return ahead.loop(
             length, lambda q: taps(kh, index(0), q, None, False), kh, geometry.kernel[0]
