@@ -245,6 +245,14 @@ def test_a_hard_swish_multiplies_by_a_sixth(first: str) -> None:
     assert recognised(chain([*nodes, *last], ends)) == {"add": 1, "clip": 1, "multiply": 2}
 
 
+def test_a_divisor_with_more_axes_keeps_the_shape_of_the_quotient() -> None:
+    nodes = [node("Clip", "x zero six", "c"), node("Div", "c divisor", "y")]
+    ends = {name: np.array(end, np.float32) for name, end in (("zero", 0), ("six", 6))}
+    ends["divisor"] = np.full((1, 1, 1, 1), 6, np.float32)
+    network = networks.model(nodes, {"x": SHAPE}, {"y": [1, *SHAPE]}, ends)
+    assert recognised(network) == {"clip": 1, "multiply": 1}
+
+
 def test_a_division_of_what_may_be_rounded_next_stays() -> None:
     nodes = [node("Clip", "x zero six", "c"), node("Div", "c scale", "d"), node("Round", "d", "y")]
     ends = {"zero": 0, "six": 6, "scale": 6 / 255}

@@ -5,7 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from edgepack.compiler.patterns.graph import Graph, Pattern, dtype_of, scalar, shape_of
+from edgepack.compiler.patterns.graph import (
+    Graph,
+    Pattern,
+    dtype_of,
+    scalar,
+    shape_of,
+    times_inverse,
+)
 
 _TOLERANCE = 1e-6
 """Relative; of constants that an exporter has rounded to single precision."""
@@ -48,9 +55,6 @@ def _hard_sigmoid(graph: Graph, call: Any) -> Any:
 
     Other divisions stay, as of what is rounded next (QuantizeLinear's) the last bit can make an integer.
     """
-    import numpy as np
-    from tvm import relax
-
     if graph.call(call, "divide") is None or dtype_of(call) != "float32":
         return None
     above, below = call.args
@@ -58,7 +62,7 @@ def _hard_sigmoid(graph: Graph, call: Any) -> Any:
     product = graph.operands(above, "multiply") or ()
     if end is None or not any(_is_clipped(graph, part, end) for part in (above, *product)):
         return None
-    return relax.op.multiply(above, relax.const(np.float32(1) / np.float32(end), "float32"))
+    return times_inverse(call)
 
 
 def _is_clipped(graph: Graph, data: Any, end: float) -> bool:

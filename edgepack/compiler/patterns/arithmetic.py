@@ -6,7 +6,14 @@ import math
 from functools import reduce
 from typing import Any
 
-from edgepack.compiler.patterns.graph import Graph, Pattern, dtype_of, scalar, shape_of
+from edgepack.compiler.patterns.graph import (
+    Graph,
+    Pattern,
+    dtype_of,
+    scalar,
+    shape_of,
+    times_inverse,
+)
 
 _STACKED = {"max": "maximum", "min": "minimum", "sum": "add", "mean": "add"}
 _BROADCASTING = {
@@ -50,8 +57,6 @@ def _is_neutral(name: str, value: float, dtype: str) -> bool:
 
 def _exact_division(graph: Graph, call: Any) -> Any:
     """Division by a power of two is multiplication by its inverse, to the last bit."""
-    from tvm import relax
-
     if graph.call(call, "divide") is None or dtype_of(call) not in ("float32", "float64"):
         return None
     value = scalar(call.args[1])
@@ -59,8 +64,7 @@ def _exact_division(graph: Graph, call: Any) -> Any:
         return None
     if not 2.0**-100 <= abs(value) <= 2.0**100:  # beyond, the inverse may be subnormal
         return None
-    inverse = (1 / call.args[1].value.numpy()).astype(dtype_of(call))
-    return relax.op.multiply(call.args[0], relax.const(inverse, dtype_of(call)))
+    return times_inverse(call)
 
 
 def _whole_power(graph: Graph, call: Any) -> Any:

@@ -50,6 +50,16 @@ def scalar(expression: Any) -> float | None:
     return array.reshape(-1)[0].item() if array.size == 1 else None
 
 
+def times_inverse(division: Any) -> Any:
+    """A division by a constant as a multiplication, which may round differently."""
+    from tvm import relax
+
+    data, constant = division.args
+    dtype = dtype_of(division)
+    inverse = (1 / constant.value.numpy()).astype(dtype)
+    return relax.op.multiply(data, relax.const(inverse, dtype))
+
+
 def dtype_of(expression: Any) -> str:
     """The element type of a tensor; empty for what is none."""
     return str(getattr(expression.ty, "dtype", ""))
