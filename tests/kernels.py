@@ -88,8 +88,7 @@ def lowered(network: onnx.ModelProto, target: Target) -> tuple[ImportedModel, An
         path = Path(place) / "model.onnx"
         onnx.save(network, path)
         imported = import_model(path, {})
-    with lower.llvm_target(target):
-        module = lower.lower(frontend.to_relax(imported.model, target), target)
+    module = lower.lower(frontend.to_relax(imported.model, target), target)
     return imported, module
 
 

@@ -29,8 +29,7 @@ def compile_model(imported: ImportedModel, target: Target) -> CompiledModel:
     """
     from edgepack.compiler import codegen, frontend, lower, plan, report
 
-    with lower.llvm_target(target):
-        module = lower.lower(frontend.to_relax(imported.model, target), target)
+    module = lower.lower(frontend.to_relax(imported.model, target), target)
     static = plan.make_plan(module, imported.inputs, imported.outputs)
     return CompiledModel(
         target=target,

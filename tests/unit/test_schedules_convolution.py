@@ -236,9 +236,7 @@ def test_threads_share_the_rows_of_all_images(name: str) -> None:
 def test_weights_are_read_once_for_as_many_images_as_the_cache_holds(
     l2_bytes: int, loops: str
 ) -> None:
-    network = SMALL_MAPS[
-        "strided"
-    ].network()  # six images of 2400 bytes, three rows of results each
+    network = SMALL_MAPS["strided"].network()  # six images of 2400 bytes and three rows of results
     target = replace(load_target(kernels.PROFILES[-1]), l2_bytes=l2_bytes, cores=1)
     expected = loops.replace("{", "T.int64(").replace("}", ")")
     assert expected in kernels.loops_of(network, target)

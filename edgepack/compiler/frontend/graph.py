@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from edgepack.artefacts import TensorSpec
@@ -29,11 +30,14 @@ def to_relax(model: onnx.ModelProto, target: Target | None = None) -> IRModule:
     """
     from tvm import relax
 
+    from edgepack.compiler.lower import llvm_target
+
     refuse_unsupported(model, is_supported)
     graph = _Graph(model, target)
     builder = graph.builder
     failure: EdgepackError | None = None
-    with builder.function("main", params=graph.parameters):
+    context = nullcontext() if target is None else llvm_target(target)
+    with context, builder.function("main", params=graph.parameters):
         with builder.dataflow():
             try:
                 results = graph.results()

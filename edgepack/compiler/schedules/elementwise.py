@@ -23,7 +23,9 @@ from edgepack.compiler.schedules.nest import Nest, Request
 from edgepack.compiler.schedules.values import Values, store_vector
 
 _SHORT_BITS = 128
+"""Of a vector register: cores with such look less far ahead."""
 _REGISTERS_FOR_THREE = 32
+"""They hold the constants and what three chains work on."""
 
 
 def schedule(request: Request) -> Nest | None:

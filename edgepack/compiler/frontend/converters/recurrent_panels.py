@@ -25,6 +25,8 @@ LANES = 16
 """Gates of a panel: one to four vector registers of every core that has some."""
 _CHAINS = 8
 """Registers of sums at least: latency 4, two multiply-adds a cycle. Rows of R go to them in turn."""
+_MOST_TURNS = 4
+"""With more, a short hidden state is mostly their sum."""
 _MOST_ENTRIES = 8
 """With more, code grows and nothing else."""
 
@@ -50,7 +52,7 @@ class Tiling:
 
     def turns(self, entries: int) -> int:
         """Sums of each gate that ``entries`` need, so that none waits for the last multiply-add."""
-        return max(1, min(4, _CHAINS // (entries * self.vectors)))
+        return max(1, min(_MOST_TURNS, _CHAINS // (entries * self.vectors)))
 
 
 @dataclass(frozen=True, kw_only=True)
