@@ -29,16 +29,18 @@ from edgepack.compiler.schedules import emit
 from edgepack.compiler.schedules.axes import Walk, merge, place, walk_of
 from edgepack.compiler.schedules.expressions import index, rebuild, self_update
 from edgepack.compiler.schedules.nest import Nest, Request
-from edgepack.compiler.schedules.values import Rows, Values, store_vector
+from edgepack.compiler.schedules.reduction_block import (
+    Block,
+    combined,
+    finished,
+    take_into,
+    term_of,
+    widths_of,
+)
+from edgepack.compiler.schedules.values import Rows, Values
 
 _CHAINS = 4
 """Registers that one reduction keeps going: latency 4, one or two operations a cycle."""
-_FEW_TERMS = 64
-"""Added up one after another, equal terms are all rounded the same way, which for the pixels of an image
-can cost four digits. So many lose two of eight at most."""
-_MOST_IN_ORDER = 4096
-"""Along a single axis: as other runtimes have it, so that networks get the digits that they were made with
-(see _are_terms_shared)."""
 
 
 def schedule(request: Request) -> Nest | None:
@@ -81,24 +83,6 @@ def _walk(request: Request) -> Walk:
     return walk_of(term, stored, variables)
 
 
-def _term(request: Request, position: Sequence[Any], reduced: Sequence[Any]) -> Any:
-    """The reduction's term at a position of its axes and of its reduced axes."""
-    main = request.group.main
-    assert main is not None
-    update = self_update(main.buffer, main.value)
-    assert update is not None
-    values = Values(memory=request.memory, inlined=request.group.inlined)
-    axes = {v: p for (v, _), p in zip(main.axes, position, strict=True)}
-    axes |= {v: p for (v, _), p in zip(main.reduced, reduced, strict=True)}
-    return rebuild(update[1], axes, lambda b, i, g: values.at(b, i, True))
-
-
-def _combine(request: Request, left: Any, right: Any) -> Any:
-    main = request.group.main
-    assert main is not None
-    return type(main.value)(left, right)
-
-
 def _across(request: Request, last: int) -> Nest:
     """Lanes are neighbouring results."""
     main = request.group.main
@@ -114,12 +98,12 @@ def _across(request: Request, last: int) -> Nest:
         found[last] = at
         return found
 
-    def blocks(position: Sequence[Any], body: Callable[[_Block], list[Any]]) -> list[Any]:
+    def blocks(position: Sequence[Any], body: Callable[[Block], list[Any]]) -> list[Any]:
         return emit.in_parts(
             length,
             lanes * _CHAINS,
             lambda start, size: body(
-                _Block(request, lambda at: where(position, at), start, _widths(size, lanes))
+                Block(request, lambda at: where(position, at), start, widths_of(size, lanes))
             ),
         )
 
@@ -129,7 +113,7 @@ def _across(request: Request, last: int) -> Nest:
     return Nest(
         rule="reduction",
         statements=emit.grid(
-            extents, lambda position: blocks(position, _Block.whole), request.tasks
+            extents, lambda position: blocks(position, Block.whole), request.tasks
         ),
     )
 
@@ -152,7 +136,7 @@ def _are_terms_shared(request: Request) -> bool:
 
 
 def _in_shares(
-    request: Request, blocks: Callable[[Callable[[_Block], list[Any]]], list[Any]], length: int
+    request: Request, blocks: Callable[[Callable[[Block], list[Any]]], list[Any]], length: int
 ) -> Nest:
     """A row of ``length`` results: sums of a part of the terms for each thread, then those together."""
     from tvm import tirx
@@ -168,7 +152,7 @@ def _in_shares(
         return room(slot=task).index([at])
 
     def part(task: Any) -> list[Any]:
-        def of_block(block: _Block) -> list[Any]:
+        def of_block(block: Block) -> list[Any]:
             some = partial(emit.between, *emit.share(extents[split], tasks, task))
             return [
                 *block.begin(),
@@ -182,7 +166,7 @@ def _in_shares(
 
         return blocks(of_block)
 
-    def together(block: _Block) -> list[Any]:
+    def together(block: Block) -> list[Any]:
         def one(task: Any) -> list[Any]:
             return block.combine(lambda at: emit.load(kept, place(task, at)))
 
@@ -192,128 +176,6 @@ def _in_shares(
         rule="reduction",
         statements=emit.sequence(emit.parallel(tasks, part), blocks(together)),
         workspaces=(kept,),
-    )
-
-
-def _widths(length: int, lanes: int) -> list[int]:
-    """``length`` elements as whole vectors and one shorter."""
-    return [lanes] * (length // lanes) + ([length % lanes] if length % lanes else [])
-
-
-class _Block:
-    """Neighbouring results from ``start`` on, in a register for each of ``widths``."""
-
-    def __init__(
-        self, request: Request, where: Callable[[Any], Any], start: Any, widths: Sequence[int]
-    ) -> None:
-        main = request.group.main
-        assert main is not None
-        self.request, self.where, self.main = request, where, main
-        self.widths = widths
-        self.registers = [emit.registers(w, main.buffer.dtype, "partial") for w in widths]
-        self.starts = [start + index(sum(widths[:i])) for i in range(len(widths))]
-
-    def whole(self) -> list[Any]:
-        """All terms, the epilogue and the store."""
-        extents = [extent for _, extent in self.main.reduced]
-        return [*self.begin(), *self.terms([], extents), *self.finish()]
-
-    def terms(
-        self,
-        position: list[Any],
-        extents: Sequence[int],
-        loop: Callable[[emit.Body], Any] | None = None,
-    ) -> list[Any]:
-        """Take all terms into every register, at ``position`` of the reduced axes before ``extents``.
-
-        ``loop`` goes along the first of ``extents``, if not all of it is to be taken.
-        """
-        first, *others = extents
-        loop = loop or partial(emit.serial, first)
-        if math.prod(others) > 1 and self._is_long(math.prod(extents), _FEW_TERMS):
-            return [loop(lambda at: self._apart(lambda line: line.terms([*position, at], others)))]
-        if self._is_long(first, _MOST_IN_ORDER):
-            return emit.in_parts(first, _FEW_TERMS, partial(self._part, position, others))
-        return [
-            loop(
-                lambda at: emit.grid(others, lambda rest: self.add([*position, at, *rest]), 1),
-            )
-        ]
-
-    def _part(self, position: list[Any], others: Sequence[int], start: Any, size: int) -> list[Any]:
-        rest = [index(0)] * len(others)
-        return self._apart(
-            lambda part: [emit.serial(size, lambda i: part.add([*position, start + i, *rest]))]
-        )
-
-    def _is_long(self, terms: int, most: int) -> bool:
-        """Whether a sum of ``terms`` is to be added up in parts."""
-        from tvm import tirx
-
-        is_sum = isinstance(self.main.value, tirx.Add)
-        return is_sum and terms > most and str(self.main.buffer.dtype).startswith("float")
-
-    def _apart(self, terms: Callable[[_Block], list[Any]]) -> list[Any]:
-        """Sum up some terms on their own, then take the sums into every register."""
-        part = _Block(self.request, self.where, self.starts[0], self.widths)
-        pairs = zip(self.registers, part.registers, self.widths, strict=True)
-        return [
-            *part.begin(),
-            *terms(part),
-            *[_into(self.request, own, index(0), other, width) for own, other, width in pairs],
-        ]
-
-    def each(self, body: Callable[[Any, Any, Any], Any]) -> list[Any]:
-        """``body(register, result, lane)`` for the lanes of every register."""
-
-        def loop(register: Any, width: int, start: Any) -> Any:
-            return emit.vectorized(width, lambda lane: body(register, start + lane, lane))
-
-        return [
-            loop(*parts) for parts in zip(self.registers, self.widths, self.starts, strict=True)
-        ]
-
-    def begin(self) -> list[Any]:
-        """Make the registers, without a term."""
-        return [
-            *emit.allocate(self.registers),
-            *self.each(lambda register, at, lane: emit.store(register, lane, self.main.init)),
-        ]
-
-    def combine(self, value: Callable[[Any], Any]) -> list[Any]:
-        """Take ``value(result)`` into every register."""
-        return self.each(
-            lambda register, at, lane: emit.store(
-                register, lane, _combine(self.request, emit.load(register, lane), value(at))
-            )
-        )
-
-    def add(self, reduced: list[Any]) -> list[Any]:
-        """Take one term into every register."""
-        return self.combine(lambda at: _term(self.request, self.where(at), reduced))
-
-    def finish(self) -> list[Any]:
-        """The epilogue and the store."""
-        parts = zip(self.registers, self.widths, self.starts, strict=True)
-        return [
-            statement
-            for register, width, start in parts
-            for statement in _finish(self.request, self.where, start, register, width)
-        ]
-
-
-def _finish(request: Request, where: Any, start: Any, register: Any, lanes: int) -> list[Any]:
-    """The epilogue on a register of results, and the store."""
-    group = request.group
-    main = group.main
-    assert main is not None
-    return store_vector(
-        request.memory,
-        group.result,
-        group.inlined,
-        lanes,
-        lambda lane: where(start + lane),
-        held_lane=lambda lane: [(main.buffer, lambda _: emit.load(register, lane))],
     )
 
 
@@ -338,7 +200,7 @@ def _along(request: Request, walk: Walk) -> Nest:
             found = (
                 place(merged, len(extents), [*outer, at]) if merged else [index(0)] * len(extents)
             )
-            return _term(request, where, found)
+            return term_of(request, where, found)
 
         return _row(request, where, term, lengths[:-1], innermost)
 
@@ -365,7 +227,7 @@ def _row(
             lambda lane: emit.store(
                 register,
                 lane,
-                _combine(request, emit.load(register, lane), term(position, start + lane)),
+                combined(request, emit.load(register, lane), term(position, start + lane)),
             ),
         )
 
@@ -381,16 +243,16 @@ def _row(
                 ],
             )
         ]
-        for k, width in enumerate(_widths(length - done, lanes)):
+        for k, width in enumerate(widths_of(length - done, lanes)):
             statements.append(add(sums[k], width, position, index(done + k * lanes)))
         return statements
 
     statements = emit.allocate([*sums, total])
     statements += [_fill(register, lanes, main.init) for register in sums]
     statements.append(emit.grid(list(outer), run, 1))
-    statements += [_into(request, sums[0], index(0), register, lanes) for register in sums[1:]]
+    statements += [take_into(request, sums[0], index(0), register, lanes) for register in sums[1:]]
     statements += _combine_lanes(request, sums[0], total, lanes)
-    return [*statements, *_finish(request, lambda _: where, index(0), total, 1)]
+    return [*statements, *finished(request, lambda _: where, index(0), total, 1)]
 
 
 def _combine_lanes(request: Request, register: Any, total: Any, lanes: int) -> list[Any]:
@@ -398,24 +260,12 @@ def _combine_lanes(request: Request, register: Any, total: Any, lanes: int) -> l
     statements: list[Any] = []
     while lanes > 2 and lanes % 2 == 0:
         lanes //= 2
-        statements.append(_into(request, register, index(lanes), register, lanes))
+        statements.append(take_into(request, register, index(lanes), register, lanes))
     value = emit.load(register, index(0))
     for lane in range(1, lanes):
-        value = _combine(request, value, emit.load(register, index(lane)))
+        value = combined(request, value, emit.load(register, index(lane)))
     return [*statements, emit.store(total, index(0), value)]
 
 
 def _fill(register: Any, lanes: int, value: Any) -> Any:
     return emit.vectorized(lanes, lambda lane: emit.store(register, lane, value))
-
-
-def _into(request: Request, register: Any, offset: Any, other: Any, lanes: int) -> Any:
-    """``register`` ⊕= ``other`` from lane ``offset`` on (0 for another register)."""
-    return emit.vectorized(
-        lanes,
-        lambda lane: emit.store(
-            register,
-            lane,
-            _combine(request, emit.load(register, lane), emit.load(other, offset + lane)),
-        ),
-    )
