@@ -9,7 +9,7 @@ import pytest
 
 from edgepack.compiler.schedules import emit
 from edgepack.compiler.schedules.expressions import index, rebuild, simplified
-from edgepack.compiler.schedules.prefetch import NextPanel
+from edgepack.compiler.schedules.prefetch import Ahead
 from edgepack.targets import Target, load_target
 from tests import kernels, networks
 from tests.kernels import weights
@@ -64,6 +64,7 @@ def requests(network: onnx.ModelProto, profile: Target) -> int:
 NETWORKS = {
     "product": dense(50, 129, 70),
     "product whose terms are a few": dense(33, 7, 300),
+    "product of one row": dense(1, 300, 700),
     "product with a residual": dense(61, 200, 37, residual=True),
     "convolution": convolution((13, 9), 21, 50, strides=2),
     "convolution of 7x7": convolution((7, 7), 32, 64, strides=2),
@@ -87,10 +88,10 @@ def test_nothing_is_asked_for_where_it_is_in_the_first_cache_level_anyway() -> N
         assert requests(network, target(l1_bytes=1 << 24)) == 0, name
 
 
-def test_a_single_tile_of_rows_has_nothing_to_hide_memory_behind() -> None:
-    assert requests(dense(1, 256, 700), target()) == 0
-    assert requests(dense(2, 256, 700), target()) == 0
-    assert requests(dense(64, 256, 700), target()) > 0
+def test_a_single_tile_of_rows_asks_for_a_line_of_each_page() -> None:
+    """Its panels have 256 terms: on AVX-512, of up to 8 vectors of 16 lanes."""
+    assert 0 < requests(dense(1, 256, 700), target()) < requests(dense(64, 256, 700), target())
+    assert requests(dense(1, 256, 700), target(l1_bytes=1 << 24)) == 0
 
 
 def test_a_residual_is_asked_for_but_not_a_bias() -> None:
@@ -113,7 +114,7 @@ def test_the_terms_of_a_loop_are_done_once_and_in_order_and_ask_for_all_lines(
     from tvm import tirx
 
     buffer = tirx.decl_buffer((1 << 20,), "float32", "panel")
-    ahead = NextPanel(buffer=buffer, start=index(320), lines=lines)
+    ahead = Ahead(buffer=buffer, start=index(320), lines=lines)
     done, asked = _simulated(ahead.loop(length, lambda k: tirx.Evaluate(k + index(1))))
     assert done == list(range(1, length + 1))  # TVM leaves Evaluate(0) out
     assert asked == sorted(set(asked))
@@ -125,11 +126,23 @@ def test_parts_of_a_loop_ask_for_all_lines_together() -> None:
     from tvm import tirx
 
     buffer = tirx.decl_buffer((1 << 20,), "float32", "panel")
-    ahead = NextPanel(buffer=buffer, start=index(0), lines=100)
+    ahead = Ahead(buffer=buffer, start=index(0), lines=100)
     asked: set[int] = set()
     for part in range(9):
         asked |= set(_simulated(ahead.loop(40, tirx.Evaluate, index(part), 9))[1])
     assert asked >= {16 * line for line in range(100)}
+
+
+@pytest.mark.parametrize("length", [1, 7, 64, 131, 4096])
+def test_pages_are_asked_for_once_each(length: int) -> None:
+    from tvm import tirx
+
+    buffer = tirx.decl_buffer((1 << 20,), "float32", "panel")
+    ahead = Ahead(buffer=buffer, start=index(64), lines=9, apart=1024)
+    done, asked = _simulated(ahead.loop(length, lambda k: tirx.Evaluate(k + index(1))))
+    assert done == list(range(1, length + 1))
+    assert set(asked) >= {64 + 1024 * page for page in range(9)}
+    assert asked == sorted(set(asked))
 
 
 def _simulated(statements: list[Any]) -> tuple[list[int], list[int]]:

@@ -9,7 +9,7 @@ from typing import Any
 from edgepack.compiler.schedules import emit
 from edgepack.compiler.schedules.expressions import index
 from edgepack.compiler.schedules.nest import Packing, Request
-from edgepack.compiler.schedules.prefetch import NextPanel, is_worth
+from edgepack.compiler.schedules.prefetch import PAGE, PAGES_AHEAD, Ahead, is_worth
 from edgepack.compiler.schedules.register_tile import Panel
 from edgepack.compiler.schedules.stages import shape_of
 from edgepack.compiler.schedules.values import LINE, Rows
@@ -70,23 +70,33 @@ class PackedPanels:
 
     def ahead(
         self, panel: Panel, which: Any, row: Any, columns: int, rows: int, group: Any = None
-    ) -> NextPanel:
+    ) -> Ahead:
         """What a tile of ``columns`` from ``row`` on asks for, of ``rows`` that a thread does of a panel.
 
-        Nothing where one tile is all, or the weights stay in the first cache level.
+        Nothing where the weights stay in the first cache level.
         """
         from tvm import tirx
 
         (elements,) = shape_of(self.buffer)
-        if columns >= rows or not is_worth(elements, self.target):
-            return NextPanel(buffer=self.buffer, start=index(0), lines=0)
-        lines = -(-self.depth * panel.padded // LINE)
-        part = -(-lines * columns // rows)
+        if not is_worth(elements, self.target):
+            return Ahead(buffer=self.buffer, start=index(0), lines=0)
+        size = self.depth * panel.padded
+        if columns >= rows:
+            begin = self._start(panel, which, group) + index(PAGES_AHEAD * PAGE)
+            return self._asked(begin, -(-size // PAGE), PAGE)
+        lines = -(-size // LINE)
         turn = tirx.FloorMod(row, index(rows))  # whichever thread's rows these are
         begin = tirx.FloorDiv(turn * index(lines), index(rows)) * index(LINE)
         begin = self._start(panel, which + index(1), group) + begin
-        last = index(max(0, elements - part * LINE))
-        return NextPanel(buffer=self.buffer, start=tirx.min(begin, last), lines=part)
+        return self._asked(begin, -(-lines * columns // rows), LINE)
+
+    def _asked(self, start: Any, lines: int, apart: int) -> Ahead:
+        """From ``start`` on, or what the buffer ends with."""
+        from tvm import tirx
+
+        (elements,) = shape_of(self.buffer)
+        last = index(max(0, elements - lines * apart))
+        return Ahead(buffer=self.buffer, start=tirx.min(start, last), lines=lines, apart=apart)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -9,7 +9,7 @@ from edgepack.compiler.schedules import emit
 from edgepack.compiler.schedules.columns import LOOPED
 from edgepack.compiler.schedules.expressions import index
 from edgepack.compiler.schedules.geometry import Geometry, columns_inside, rows_inside
-from edgepack.compiler.schedules.prefetch import NextPanel
+from edgepack.compiler.schedules.prefetch import Ahead
 
 _UNROLLED_CHANNELS = 4
 """Up to this many input channels are written out: a loop over them would be mostly loop."""
@@ -28,7 +28,7 @@ def window(
     edge: int | None,
     columns: int,
     taps: Taps,
-    ahead: NextPanel,
+    ahead: Ahead,
     skipped: Any = None,
 ) -> Any:
     """The products of ``columns`` results from ``column`` on; meanwhile, what comes next of the weights.
@@ -86,7 +86,7 @@ def _is_one_loop(geometry: Geometry) -> bool:
     return geometry.channels_last and geometry.dilation[1] == 1 and geometry.groups == 1
 
 
-def _inner_line(geometry: Geometry, kh: Any, taps: Taps, channels: Any, ahead: NextPanel) -> Any:
+def _inner_line(geometry: Geometry, kh: Any, taps: Taps, channels: Any, ahead: Ahead) -> Any:
     if _is_one_loop(geometry):
         length = geometry.kernel[1] * geometry.channels
         return ahead.loop(
