@@ -37,6 +37,16 @@ def images(count: int, size: int, seed: int = 0) -> np.ndarray:
     return (blocks + 0.3 * source.normal(size=blocks.shape)).astype(np.float32)
 
 
+def grouped() -> keras.Model:
+    """Convolutions in groups, as of ConvNeXt and RegNet: Keras has XLA compile them on a CPU."""
+    keras.utils.set_random_seed(9)
+    image = keras.Input((32, 32, 3), name="image")
+    x = layers.Conv2D(12, 5, strides=4, activation="relu")(image)
+    x = layers.Conv2D(12, 3, padding="same", groups=4, activation="gelu")(x)
+    x = layers.Conv2D(12, 3, padding="same", groups=12)(x)
+    return keras.Model(image, layers.Dense(5, name="scores")(layers.Flatten()(x)))
+
+
 def recurrent(*cells: layers.Layer) -> keras.Model:
     """Recurrent layers one after the other; the input is ``sequence``, [batch, steps, 4]."""
     keras.utils.set_random_seed(5)

@@ -31,6 +31,8 @@ Call = Callable[..., Sequence["tf.Tensor"]]
 EXTRA = "tensorflow"
 OPSET = 18
 """The newest that tf2onnx writes."""
+_KEPT_AS_CALLS = {"_XlaMustCompile", "_noinline"}
+"""Attributes of functions and their calls."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +78,10 @@ def convert_function(
         arguments = [tensor.name for tensor in traced.inputs[: len(inputs)]]
         results = [tensor.name for tensor in traced.outputs]
         frozen = tf_loader.from_function(traced, arguments, results)
+        if _allow_inlining(frozen):
+            with tf.Graph().as_default():
+                tf.import_graph_def(frozen, name="")
+                frozen = tf_loader.tf_optimize(arguments, results, frozen)
     except Exception as error:  # TensorFlow's exceptions have no common type
         raise ModelError(f"TensorFlow cannot trace the model: {one_line(error)}") from error
     names = dict(zip(arguments, (value.name for value in inputs), strict=True))
@@ -87,6 +93,21 @@ def convert_function(
             output_names=results,
             tensors_to_rename=names | dict(zip(results, outputs, strict=True)),
         )
+
+
+def _allow_inlining(graph: Any) -> bool:
+    """Take marks from a GraphDef that keep functions as calls; whether there were some.
+
+    Keras marks its convolutions in groups for XLA, of which TensorFlow has none of its own on a CPU.
+    """
+    functions = graph.library.function
+    nodes = [*graph.node, *itertools.chain.from_iterable(f.node_def for f in functions)]
+    found = False
+    for owner in (*nodes, *functions):
+        for mark in _KEPT_AS_CALLS & set(owner.attr):
+            del owner.attr[mark]
+            found = True
+    return found
 
 
 def fixed_shapes(

@@ -28,6 +28,7 @@ Shapes = dict[str, tuple[int, ...]]
 SEQUENCE: Shapes = {"sequence": (1, 7, 4)}
 NETWORKS: dict[str, tuple[Callable[[], keras.Model], Shapes]] = {
     "mobile": (models.mobile, {"image": (2, 32, 32, 3)}),
+    "grouped": (models.grouped, {"image": (1, 32, 32, 3)}),
     "branching": (models.branching, {"left": (1, 4), "right": (1, 6, 4)}),
     "lstm": (
         lambda: models.recurrent(layers.LSTM(5, return_sequences=True), layers.LSTM(6)),

@@ -83,6 +83,11 @@ def test_network_computes_what_tensorflow_computes(
     assert capfd.readouterr() == ("", "")
 
 
+def test_convolutions_in_groups_compute_what_tensorflow_computes(tmp_path: Path) -> None:
+    models.grouped().export(tmp_path / "model", verbose=False)
+    models.agree(import_model(tmp_path / "model", {"image": (2, 32, 32, 3)}))
+
+
 def test_recurrent_network_computes_what_tensorflow_computes(tmp_path: Path) -> None:
     cells = layers.Bidirectional(layers.GRU(4, return_sequences=True)), layers.LSTM(5)
     models.recurrent(*cells).export(tmp_path / "model", verbose=False)
