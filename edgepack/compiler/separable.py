@@ -1,14 +1,16 @@
 """Pointwise and depthwise convolutions as one kernel, where what lies between them leaves the cache.
 
-Relax's fusion never puts two convolutions together. Here the fused functions of a depthwise convolution
-and of the pointwise ones before and after it become one, if nothing else reads the tensor between two of
-them and the cache that a core can count on does not hold it. Of what the depthwise one reads, the second
-cache level must hold the rows of a window; of what it writes, the first level one row. The schedule then
-makes both row by row (schedules/rows.py), and they never go to memory.
+Relax's fusion never puts two convolutions together. Here a depthwise convolution and the pointwise ones
+before and after it become one, each with what was fused to it, if nothing else reads the tensor between
+two of them and the cache that a core can count on does not hold it. Of what the depthwise one reads, the
+second cache level must hold the rows of a window; of what it writes, the first level one row, or the second
+where the whole is much larger. The schedule then makes both row by row (schedules/rows.py), and they never
+go to memory.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgepack.compiler.graph import bindings_of, count_uses, with_bindings
@@ -28,30 +30,27 @@ def join(module: IRModule, target: Target) -> IRModule:
 
     main = module["main"]
     bindings = bindings_of(main)
-    calls = {b.var: b.value for b in bindings if _is_group_call(module, b.value)}
+    kernels = {b.var: kernel for b in bindings if (kernel := _kernel_of(module, b.value))}
     uses = count_uses(bindings, main.body.body)
-    images = {v: found for v, call in calls.items() if (found := _convolution(module, call))}
+    images = {v: found for v, kernel in kernels.items() if (found := _convolution(module, kernel))}
     builder = relax.BlockBuilder(module)
-    joined: dict[Any, tuple[str, Any, list[Any]]] = {}
+    joined: dict[Any, _Kernel] = {}
     gone: set[Any] = set()
     for variable, (geometry, position) in images.items():
-        between = calls[variable].args[position]
+        following = kernels[variable]
+        between = following.arguments[position]
         if between not in images or uses[between] != 1:
             continue
         before, _ = images[between]
         if not _belong_together(before, geometry, target, alone=between not in joined):
             continue
-        name, function, arguments = joined.pop(between, _group(module, calls[between]))
-        next_name, following, others = _group(module, calls[variable])
-        rest = [argument for i, argument in enumerate(others) if i != position]
-        together = _together(function, following, position)
-        joined[variable] = (f"{name}_{next_name}", together, [*arguments, *rest])
+        joined[variable] = _together(joined.pop(between, kernels[between]), following, position)
         gone.add(between)
     if not joined:
         return module
     replaced = {
-        variable: ir.Call(builder.add_func(function, name), arguments)
-        for variable, (name, function, arguments) in joined.items()
+        variable: ir.Call(builder.add_func(kernel.function, kernel.name), kernel.arguments)
+        for variable, kernel in joined.items()
     }
 
     def change(binding: Any) -> Any | None:
@@ -66,8 +65,35 @@ def join(module: IRModule, target: Target) -> IRModule:
     return module
 
 
-def _group(module: IRModule, call: Any) -> tuple[str, Any, list[Any]]:
-    return call.op.name_hint, module[call.op], list(call.args)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Kernel:
+    """A primitive function and what it is called with."""
+
+    name: str
+    function: Any
+    arguments: list[Any]
+
+
+def _kernel_of(module: IRModule, value: Any) -> _Kernel | None:
+    """What FuseOps made of several operators, or a single one that it left."""
+    from tvm import ir, relax
+
+    if not isinstance(value, ir.Call):
+        return None
+    if isinstance(value.op, ir.GlobalVar):
+        function = module[value.op]
+        if not isinstance(function, relax.Function):
+            return None
+        return _Kernel(name=value.op.name_hint, function=function, arguments=list(value.args))
+    if getattr(value.op, "name", "") != "relax.call_tir" or len(value.args) != 2:
+        return None
+    callee, arguments = value.args[0], list(value.args[1].fields)
+    parameters = [relax.Var(f"p{i}", argument.ty) for i, argument in enumerate(arguments)]
+    result = relax.Var("result", value.ty)
+    call = relax.VarBinding(result, relax.call_tir(callee, relax.Tuple(parameters), value.ty))
+    body = relax.SeqExpr([relax.DataflowBlock([call])], result)
+    function = relax.Function(parameters, body, value.ty).with_attr("Primitive", True)
+    return _Kernel(name=callee.name_hint, function=function, arguments=arguments)
 
 
 def _belong_together(before: Geometry, after: Geometry, target: Target, *, alone: bool) -> bool:
@@ -76,33 +102,26 @@ def _belong_together(before: Geometry, after: Geometry, target: Target, *, alone
     whole = before.batch * before.out_height * row
     if _is_depthwise(before) and _is_pointwise(after, target):
         # Half of the first level is for the row, the rest for what streams past it.
-        return whole > target.l2_bytes // 2 and row <= target.l1_bytes // 2
+        if row <= target.l1_bytes // 2:
+            return whole > target.l2_bytes // 2
+        # A longer one is in the second level, as those of three other cores may be.
+        return whole > 2 * target.l2_bytes and row <= target.l2_bytes // 8
     if _is_pointwise(before, target) and _is_depthwise(after) and alone:
         # A smaller image would gain less than the shorter product of a single row loses.
         return whole > 2 * target.l2_bytes and ring_rows(after) * row <= 3 * target.l2_bytes // 4
     return False
 
 
-def _is_group_call(module: IRModule, value: Any) -> bool:
-    from tvm import ir, relax
-
-    return (
-        isinstance(value, ir.Call)
-        and isinstance(value.op, ir.GlobalVar)
-        and isinstance(module[value.op], relax.Function)
-    )
-
-
-def _convolution(module: IRModule, call: Any) -> tuple[Geometry, int] | None:
-    """The convolution that a group begins with, and which of the group's arguments is its image."""
-    function = module[call.op]
+def _convolution(module: IRModule, kernel: _Kernel) -> tuple[Geometry, int] | None:
+    """The convolution that a kernel begins with, and which of its arguments is the image."""
+    function = kernel.function
     first = function.body.blocks[0].bindings[0].value
     if getattr(first.op, "name", "") != "relax.call_tir" or len(first.args[1].fields) != 2:
         return None
-    kernel = read_stages(module[first.args[0]])
-    if kernel is None or len(kernel.stages) != 1:
+    code = read_stages(module[first.args[0]])
+    if code is None or len(code.stages) != 1:
         return None
-    geometry = geometry_of(kernel.stages[0])
+    geometry = geometry_of(code.stages[0])
     if geometry is None or not geometry.channels_last or geometry.upright:
         return None
     image, _ = first.args[1].fields
@@ -125,11 +144,11 @@ def _is_depthwise(geometry: Geometry) -> bool:
     return geometry.channels == 1 and geometry.groups == geometry.out_channels > 1
 
 
-def _together(first: Any, second: Any, position: int) -> Any:
-    """One primitive function: ``second`` with its parameter ``position`` computed by ``first``."""
+def _together(before: _Kernel, after: _Kernel, position: int) -> _Kernel:
+    """``after`` with its argument ``position`` computed by ``before``."""
     from tvm import relax
 
-    first, second = map(relax.utils.copy_with_new_vars, (first, second))
+    first, second = (relax.utils.copy_with_new_vars(kernel.function) for kernel in (before, after))
     parameters = list(second.params)
     between = relax.VarBinding(parameters.pop(position), first.body.body)
     steps = [
@@ -138,6 +157,12 @@ def _together(first: Any, second: Any, position: int) -> Any:
         *second.body.blocks[0].bindings,
     ]
     body = relax.SeqExpr([relax.DataflowBlock(steps)], second.body.body)
-    return relax.Function(
+    function = relax.Function(
         [*first.params, *parameters], body, second.ret_ty, second.is_pure, second.attrs
+    )
+    others = [argument for i, argument in enumerate(after.arguments) if i != position]
+    return _Kernel(
+        name=f"{before.name}_{after.name}",
+        function=function,
+        arguments=[*before.arguments, *others],
     )

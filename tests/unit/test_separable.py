@@ -129,13 +129,16 @@ def test_all_three_are_one_kernel_where_both_tensors_leave_the_cache() -> None:
     assert largest_tensor(compiled) < 4 * 12 * 31 * 31
 
 
-def test_of_a_long_row_of_them_each_depthwise_convolution_joins_the_next_pointwise_one() -> None:
+@pytest.mark.parametrize("epilogue", ["", " b"], ids=["alone", "with a bias"])
+def test_of_a_long_row_of_them_each_depthwise_convolution_joins_the_next_pointwise_one(
+    epilogue: str,
+) -> None:
     nodes = []
     shapes: dict[str, tuple[int, ...]] = {"b": (20,)}
     for i in range(3):
         nodes += [
-            node("Conv", f"x{i} d{i} b", f"m{i}", group=20, pads=[1] * 4),
-            node("Conv", f"m{i} p{i} b", f"x{i + 1}"),
+            node("Conv", f"x{i} d{i}{epilogue}", f"m{i}", group=20, pads=[1] * 4),
+            node("Conv", f"m{i} p{i}{epilogue}", f"x{i + 1}"),
         ]
         shapes |= {f"d{i}": (20, 1, 3, 3), f"p{i}": (20, 20, 1, 1)}
     network = networks.model(
@@ -148,6 +151,18 @@ def test_of_a_long_row_of_them_each_depthwise_convolution_joins_the_next_pointwi
     assert [rule for rule in compiled.rules_called if rule != "elementwise"] == [
         "depthwise+matmul"
     ] * 3
+
+
+def test_a_row_longer_than_the_first_cache_level_stays_in_the_second_one() -> None:
+    network, row = separable(1, width=131), 4 * 20 * 131
+    target = replace(small_cache(kernels.PROFILES[-1]), l2_bytes=8 * row)
+    assert row > target.l1_bytes // 2
+    compiled, _ = kernels.check(network, target)
+    assert [rule for rule in compiled.rules_called if "depthwise" in rule] == ["matmul+depthwise"]
+    assert largest_tensor(compiled) < 131 * row
+    apart, _ = kernels.check(network, replace(target, l2_bytes=8 * row - 1))
+    assert "depthwise+matmul" not in apart.rules_called
+    assert largest_tensor(apart) == 131 * row
 
 
 @pytest.mark.usefixtures("small_kernels_shared")
