@@ -85,7 +85,10 @@ def _kernel_of(module: IRModule, value: Any) -> _Kernel | None:
         if not isinstance(function, relax.Function):
             return None
         return _Kernel(name=value.op.name_hint, function=function, arguments=list(value.args))
-    if getattr(value.op, "name", "") != "relax.call_tir" or len(value.args) != 2:
+    is_call = getattr(value.op, "name", "") == "relax.call_tir" and len(value.args) == 2
+    if not is_call or not isinstance(
+        value.ty, relax.TensorType
+    ):  # such as a Split, with several results
         return None
     callee, arguments = value.args[0], list(value.args[1].fields)
     parameters = [relax.Var(f"p{i}", argument.ty) for i, argument in enumerate(arguments)]

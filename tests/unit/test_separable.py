@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -163,6 +164,26 @@ def test_a_row_longer_than_the_first_cache_level_stays_in_the_second_one() -> No
     apart, _ = kernels.check(network, replace(target, l2_bytes=8 * row - 1))
     assert "depthwise+matmul" not in apart.rules_called
     assert largest_tensor(apart) == 131 * row
+
+
+def test_kernels_of_several_results_are_passed_over() -> None:
+    network = networks.model(
+        [
+            node("Split", "x sizes", "a b", axis=1),
+            node("Conv", "a d", "m", group=20, pads=[1] * 4),
+            node("Conv", "m p", "c"),
+            node("Mul", "c b", "y"),
+        ],
+        {"x": [1, 40, 31, 31]},
+        {"y": [1, 20, 31, 31]},
+        {
+            "sizes": np.array([20, 20]),
+            "d": kernels.weights(20, 1, 3, 3),
+            "p": kernels.weights(20, 20, 1, 1),
+        },
+    )
+    compiled, _ = kernels.check(network, small_cache(kernels.PROFILES[-1]))
+    assert "depthwise+matmul" in compiled.rules_called
 
 
 @pytest.mark.usefixtures("small_kernels_shared")
