@@ -81,6 +81,48 @@ def test_rows_of_a_convolution_are_shared_where_its_weights_are_small(size: int)
     kernels.check_threads(compiled, 2, 3, CORES)
 
 
+def signal(
+    length: int,
+    taps: int,
+    *,
+    batch: int = 1,
+    step: int = 1,
+    apart: int = 1,
+    group: int = 1,
+    pads: Sequence[int] = (3, 2),
+) -> onnx.ModelProto:
+    """A convolution of 24 to 36 channels along one axis, of stride ``step`` and dilation ``apart``."""
+    window = {"strides": [step], "dilations": [apart], "pads": list(pads), "group": group}
+    result = (length + sum(pads) - apart * (taps - 1) - 1) // step + 1
+    return networks.model(
+        [node("Conv", "x w", "y", **window), node("Relu", "y", "z")],
+        {"x": [batch, 24, length]},
+        {"z": [batch, 36, result]},
+        {"w": weights(36, 24 // group, taps)},
+    )
+
+
+SIGNALS = {
+    "dilated": signal(133, 3, apart=4),
+    "strided": signal(301, 7, step=2),
+    "of two images": signal(97, 5, batch=2, step=2),
+    "in groups": signal(160, 5, group=2, step=3),
+    "wider than its padding": signal(150, 41, pads=(20, 20)),
+    "of few columns": signal(23, 5, step=4),
+}
+
+
+@pytest.mark.usefixtures("small_kernels_shared")
+@pytest.mark.parametrize("l2_bytes", [1 << 22, 1 << 12])
+@pytest.mark.parametrize("name", SIGNALS)
+def test_threads_share_the_tiles_of_a_signal(name: str, l2_bytes: int) -> None:
+    chosen = replace(target(), l2_bytes=l2_bytes)
+    _, module = kernels.lowered(SIGNALS[name], chosen)
+    assert "T.parallel" in str(module.script())
+    compiled, _ = kernels.check(SIGNALS[name], chosen, rule="convolution")
+    kernels.check_threads(compiled, 2, 3, CORES)
+
+
 @pytest.mark.usefixtures("small_kernels_shared")
 @pytest.mark.parametrize(
     "network",

@@ -7,7 +7,6 @@ of their windows lies inside.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from edgepack.compiler.schedules import emit
@@ -20,6 +19,10 @@ _MOST_WRITTEN = 192
 """Products for each column, in all edge tiles together, that are written out: code that is seldom run."""
 _ENDS = 4
 """What beginning and ending a tile is counted as."""
+
+
+Tile = tuple[int, int, int | None]
+"""Columns, the first one of the first such tile, and its edge (see column_tiles())."""
 
 
 def column_tiles(
@@ -37,21 +40,34 @@ def column_tiles(
     the tile is not interior, so that it can leave out what lies outside, else None. It is LOOPED if
     ``taps`` products with each of ``vectors`` would be too much to write out for all such tiles.
     """
+
+    def body(kind: Tile, i: Any) -> list[Any]:
+        columns, first, edge = kind
+        return tile(columns, index(first) + i * index(columns), edge)
+
+    return emit.one_by_one(column_segments(total, most, is_interior, taps, vectors), body)
+
+
+def column_segments(
+    total: int,
+    most: int,
+    is_interior: Callable[[int, int], bool],
+    taps: int = 0,
+    vectors: int = 1,
+    tasks: int = 1,
+) -> list[tuple[Tile, int]]:
+    """The tiles of column_tiles(), equal neighbours together, in numbers that suit ``tasks`` threads."""
     tiles: list[tuple[int, int | None]] = []
     start = 0
-    for columns in split_evenly(total, most):
+    for columns in split_evenly(total, most, tasks):
         tiles.append((columns, None if is_interior(start, columns) else start))
         start += columns
     edges = sum(edge is not None for _, edge in tiles)
     if taps and edges * (taps + _ENDS) * vectors > _MOST_WRITTEN:
         tiles = [(columns, edge if edge is None else LOOPED) for columns, edge in tiles]
-    statements: list[Any] = []
+    segments = []
     start = 0
     for (columns, edge), _, count in runs(tiles):
-
-        def body(columns: int, edge: int | None, first: int, i: Any) -> list[Any]:
-            return tile(columns, index(first) + i * index(columns), edge)
-
-        statements.append(emit.serial(count, partial(body, columns, edge, start)))
+        segments.append(((columns, start, edge), count))
         start += columns * count
-    return statements
+    return segments

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgepack.compiler.schedules import emit
-from edgepack.compiler.schedules.columns import column_tiles
+from edgepack.compiler.schedules.columns import column_segments, column_tiles
 from edgepack.compiler.schedules.expressions import flat_index, index
 from edgepack.compiler.schedules.geometry import Geometry, geometry_of, held_inside
 from edgepack.compiler.schedules.nest import Nest, Request
@@ -114,30 +114,41 @@ class _Writer:
         panels = [(panel, panel.count) for panel in self.panels]
         count = sum(panel.count for panel in self.panels)
         lines = images * geometry.out_height
-        rows: emit.Segments = [(None, lines)]
+        # Threads share the tiles of a single line, as a signal's is.
+        is_line = lines == 1 and tasks > 1
+        rows: emit.Segments = self._segments(tasks) if is_line else [(None, lines)]
         panels_outside = sizes.a <= self.cache or sizes.a * count < sizes.b * lines
 
         def outer(at: list[Any]) -> Any:
             block, group = at
 
-            def tiles(panel: Panel, which: Any, line: Any) -> list[Any]:
-                return self._row(block * index(images), group, panel, which, line)
+            def tiles(panel: Panel, which: Any, kind: Any, number: Any) -> list[Any]:
+                first = block * index(images)
+                if not is_line:
+                    return self._row(first, group, panel, which, number)
+                columns, start, edge = kind
+                column = index(start) + number * index(columns)
+                return self._tile(first, group, panel, which, index(0), columns, column, edge)
 
             if panels_outside:
                 threads = threads_along_rows(rows, sizes, tasks)
-                self.together = -(-lines // threads) * geometry.out_width
-                return panel_by_panel(
-                    panels,
-                    rows,
-                    lambda panel, which, _, line: tiles(panel, which, line),
-                    threads,
-                    tasks,
-                )
+                whole = geometry.out_width if is_line else lines
+                self.together = -(-whole // threads) * (1 if is_line else geometry.out_width)
+                return panel_by_panel(panels, rows, tiles, threads, tasks)
             return emit.segmented(
-                rows, panels, lambda _, line, panel, which: tiles(panel, which, line), tasks
+                rows,
+                panels,
+                lambda kind, line, panel, which: tiles(panel, which, kind, line),
+                tasks,
             )
 
         return emit.grid([geometry.batch // images, geometry.groups], outer, 1)
+
+    def _segments(self, tasks: int) -> emit.Segments:
+        """The tiles of a line, for ``tasks`` threads."""
+        geometry, vectors = self.geometry, max(len(panel.vectors) for panel in self.panels)
+        width, taps = geometry.out_width, geometry.kernel[1]
+        return column_segments(width, self.columns, geometry.is_interior, taps, vectors, tasks)
 
     def _row(self, first: Any, group: Any, panel: Panel, which: Any, line: Any) -> list[Any]:
         """A row of results of one panel: ``line`` counts those of all images from ``first`` on."""
