@@ -3,7 +3,9 @@
  * A round: the caller publishes the task and bumps `round`; every helper takes its share, does it and
  * says so; the caller does share 0, takes the shares that nobody has begun, and waits for the others.
  * Whoever waits spins for some tens of microseconds, which is longer than the serial kernel between two
- * parallel ones, and then sleeps, so that an idle session costs nothing.
+ * parallel ones, and then sleeps, so that an idle session costs nothing. A helper that spins gives way to
+ * whoever else could run on its core, now and then: it is the caller itself where the system woke the helper
+ * on the caller's core, and kept both there.
  *
  * A share is taken by moving `taken` from the round before to this one, so one thread gets it. The caller
  * goes on only when every share was taken and is done: a helper that has taken one may read the task, and
@@ -51,6 +53,7 @@ static int launch(ep_task *task, void *closure, int wanted) {
 
 #else
 
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 
@@ -65,6 +68,8 @@ static int launch(ep_task *task, void *closure, int wanted) {
 #else
 #define SPINS 20000
 #endif
+/* Looks between two that a helper gives way after: one or two microseconds. */
+#define SPINS_AT_ONCE (SPINS / 40)
 
 static void spin_once(void) {
 #if defined(__x86_64__) || defined(__i386__)
@@ -105,6 +110,7 @@ static uint32_t await_round(ep_pool *pool, uint32_t seen) {
     for (int i = 0; i < SPINS; i++) {
         round = __atomic_load_n(&pool->round, __ATOMIC_ACQUIRE);
         if (round != seen) return round;
+        if (i % SPINS_AT_ONCE == SPINS_AT_ONCE - 1) sched_yield();
         spin_once();
     }
     pthread_mutex_lock(&pool->lock);

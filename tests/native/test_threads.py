@@ -1,4 +1,4 @@
-"""The thread pool of runtime/pool.c: data/pool.c uses it as kernels and applications do."""
+"""The thread pool of runtime/pool.c: data/pool.c and pool_one_cpu.c use it as kernels and applications do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgepack.toolchain import RUNTIME
 
 ZIG = [sys.executable, "-m", "ziglang"]
 STRICT = ["-Wall", "-Wextra", "-Werror", "-pedantic", f"-I{RUNTIME}"]
-SOURCES = [Path(__file__).parent / "data" / "pool.c", RUNTIME / "edgepack.c", RUNTIME / "pool.c"]
+DATA = Path(__file__).parent / "data"
 EMULATED = {
     "raspberrypi4": "qemu-aarch64-static",
     "armv7-neon": "qemu-arm-static",
@@ -22,7 +22,9 @@ EMULATED = {
 
 
 def build(out: Path, *options: str) -> Path:
-    command = [*ZIG, "cc", "-std=gnu99", *STRICT, *options, *map(str, SOURCES), "-o", str(out)]
+    """``data/<name of out>.c`` with the runtime."""
+    sources = [DATA / f"{out.name}.c", RUNTIME / "edgepack.c", RUNTIME / "pool.c"]
+    command = [*ZIG, "cc", "-std=gnu99", *STRICT, *options, *map(str, sources), "-o", str(out)]
     subprocess.run(command, check=True)
     return out
 
@@ -39,6 +41,10 @@ def test_sessions_at_once_compute_what_one_thread_computes_and_leave_no_thread(
     program = build(tmp_path / "pool", "-O1", "-g", f"-fsanitize={sanitizer}")
     for threads in ("1", "2", "3", "8"):
         run(program, threads, runs)
+
+
+def test_a_helper_gives_way_to_the_caller_on_the_same_cpu(tmp_path: Path) -> None:
+    run(build(tmp_path / "pool_one_cpu", "-O2"))
 
 
 @pytest.mark.parametrize("target", EMULATED)
