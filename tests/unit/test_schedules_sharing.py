@@ -123,6 +123,42 @@ def test_threads_share_the_tiles_of_a_signal(name: str, l2_bytes: int) -> None:
     kernels.check_threads(compiled, 2, 3, CORES)
 
 
+def transposed_signal(
+    length: int, taps: int, step: int, *, results: int = 36, group: int = 1, batch: int = 1
+) -> onnx.ModelProto:
+    """A transposed convolution of 24 channels along one axis, cut off by one result at each end."""
+    window = {"strides": [step], "pads": [1, 1], "group": group}
+    return networks.model(
+        [node("ConvTranspose", "x w", "y", **window), node("Relu", "y", "z")],
+        {"x": [batch, 24, length]},
+        {"z": [batch, results, (length - 1) * step + taps - 2]},
+        {"w": weights(24, results // group, taps)},
+    )
+
+
+TRANSPOSED_SIGNALS = {
+    "phase by phase": transposed_signal(133, 4, 2),
+    "in groups": transposed_signal(97, 5, 3, group=2),
+    "channel by channel": transposed_signal(150, 4, 2, results=24, group=24),
+    "phases in vectors": transposed_signal(301, 8, 4, results=1),
+    "of two images": transposed_signal(61, 6, 2, results=3, batch=2),
+    "of many phases": transposed_signal(40, 34, 17, results=8),
+}
+
+
+@pytest.mark.usefixtures("small_kernels_shared")
+@pytest.mark.parametrize("l2_bytes", [1 << 22, 1 << 12])
+@pytest.mark.parametrize("name", TRANSPOSED_SIGNALS)
+def test_threads_share_the_tiles_of_a_transposed_convolution_of_a_signal(
+    name: str, l2_bytes: int
+) -> None:
+    chosen = replace(target(), l2_bytes=l2_bytes)
+    _, module = kernels.lowered(TRANSPOSED_SIGNALS[name], chosen)
+    assert "T.parallel" in str(module.script())
+    compiled, _ = kernels.check(TRANSPOSED_SIGNALS[name], chosen, rule="transposed")
+    kernels.check_threads(compiled, 2, 3, CORES)
+
+
 @pytest.mark.usefixtures("small_kernels_shared")
 @pytest.mark.parametrize(
     "network",

@@ -40,12 +40,39 @@ def column_tiles(
     the tile is not interior, so that it can leave out what lies outside, else None. It is LOOPED if
     ``taps`` products with each of ``vectors`` would be too much to write out for all such tiles.
     """
+    return emit.one_by_one(
+        column_segments(total, most, is_interior, taps, vectors),
+        lambda kind, i: tile(*place_of(kind, i)),
+    )
 
-    def body(kind: Tile, i: Any) -> list[Any]:
-        columns, first, edge = kind
-        return tile(columns, index(first) + i * index(columns), edge)
 
-    return emit.one_by_one(column_segments(total, most, is_interior, taps, vectors), body)
+def shared_lines(
+    lines: int,
+    total: int,
+    most: int,
+    is_interior: Callable[[int, int], bool],
+    tasks: int,
+    taps: int = 0,
+    vectors: int = 1,
+) -> emit.Segments:
+    """What ``tasks`` threads share of results: ``lines`` of them, of kind None, or a single one's tiles.
+
+    A signal is such a line; the kind of its tiles is a Tile.
+    """
+    if lines > 1 or tasks <= 1:
+        return [(None, lines)]
+    return column_segments(total, most, is_interior, taps, vectors, tasks)
+
+
+def most_of_a_thread(lines: int, total: int, threads: int) -> int:
+    """Results, of ``lines`` of ``total``, that a thread makes at most where shared_lines() are shared."""
+    return -(-lines // threads) * total if lines > 1 else -(-total // threads)
+
+
+def place_of(kind: Tile, number: Any) -> tuple[int, Any, int | None]:
+    """The columns, the first one and the edge of tile ``number`` of a kind, as column_tiles() has them."""
+    columns, first, edge = kind
+    return columns, index(first) + number * index(columns), edge
 
 
 def column_segments(

@@ -22,7 +22,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgepack.compiler.schedules import emit
-from edgepack.compiler.schedules.columns import column_segments, column_tiles
+from edgepack.compiler.schedules.columns import (
+    column_tiles,
+    most_of_a_thread,
+    place_of,
+    shared_lines,
+)
 from edgepack.compiler.schedules.expressions import flat_index, index
 from edgepack.compiler.schedules.geometry import Geometry, geometry_of, held_inside
 from edgepack.compiler.schedules.nest import Nest, Request
@@ -114,9 +119,15 @@ class _Writer:
         panels = [(panel, panel.count) for panel in self.panels]
         count = sum(panel.count for panel in self.panels)
         lines = images * geometry.out_height
-        # Threads share the tiles of a single line, as a signal's is.
-        is_line = lines == 1 and tasks > 1
-        rows: emit.Segments = self._segments(tasks) if is_line else [(None, lines)]
+        rows = shared_lines(
+            lines,
+            geometry.out_width,
+            self.columns,
+            geometry.is_interior,
+            tasks,
+            geometry.kernel[1],
+            max(len(panel.vectors) for panel in self.panels),
+        )
         panels_outside = sizes.a <= self.cache or sizes.a * count < sizes.b * lines
 
         def outer(at: list[Any]) -> Any:
@@ -124,16 +135,13 @@ class _Writer:
 
             def tiles(panel: Panel, which: Any, kind: Any, number: Any) -> list[Any]:
                 first = block * index(images)
-                if not is_line:
+                if kind is None:
                     return self._row(first, group, panel, which, number)
-                columns, start, edge = kind
-                column = index(start) + number * index(columns)
-                return self._tile(first, group, panel, which, index(0), columns, column, edge)
+                return self._tile(first, group, panel, which, index(0), *place_of(kind, number))
 
             if panels_outside:
                 threads = threads_along_rows(rows, sizes, tasks)
-                whole = geometry.out_width if is_line else lines
-                self.together = -(-whole // threads) * (1 if is_line else geometry.out_width)
+                self.together = most_of_a_thread(lines, geometry.out_width, threads)
                 return panel_by_panel(panels, rows, tiles, threads, tasks)
             return emit.segmented(
                 rows,
@@ -143,12 +151,6 @@ class _Writer:
             )
 
         return emit.grid([geometry.batch // images, geometry.groups], outer, 1)
-
-    def _segments(self, tasks: int) -> emit.Segments:
-        """The tiles of a line, for ``tasks`` threads."""
-        geometry, vectors = self.geometry, max(len(panel.vectors) for panel in self.panels)
-        width, taps = geometry.out_width, geometry.kernel[1]
-        return column_segments(width, self.columns, geometry.is_interior, taps, vectors, tasks)
 
     def _row(self, first: Any, group: Any, panel: Panel, which: Any, line: Any) -> list[Any]:
         """A row of results of one panel: ``line`` counts those of all images from ``first`` on."""

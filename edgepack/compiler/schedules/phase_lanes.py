@@ -15,7 +15,8 @@ A panel holds whole phases: all, or so many of a row that their number times the
 less than a multiple of a vector, or one, if its channels fill vectors alone. Phases that are no lanes
 are loops, and the code does not grow with their number. Where a stride does not divide the kernel,
 some phases lack the last tap: their weights are zero, or, of phases in a loop over y, left out.
-Threads share rows or panels as in convolution.py, or phases, if those of a row are a loop as well.
+Threads share rows, tiles of a single row or panels as in convolution.py, or phases, if those of a
+row are a loop as well.
 """
 
 from __future__ import annotations
@@ -25,7 +26,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgepack.compiler.schedules import emit
-from edgepack.compiler.schedules.columns import column_tiles
+from edgepack.compiler.schedules.columns import (
+    column_tiles,
+    most_of_a_thread,
+    place_of,
+    shared_lines,
+)
 from edgepack.compiler.schedules.expressions import flat_index, index
 from edgepack.compiler.schedules.geometry import Geometry
 from edgepack.compiler.schedules.nest import Request
@@ -61,6 +67,8 @@ class Writer:
         self.geometry = _geometry(transposed)
         registers = request.registers(transposed.channels * transposed.groups)
         self.most = registers.columns(max(len(p.vectors) for p in form.panels))
+        self.together = 0
+        """Blocks of a panel that a thread makes at most."""
         self.weights = PackedPanels(
             request,
             transposed.weights,
@@ -78,21 +86,23 @@ class Writer:
         """All loops."""
         geometry, tasks = self.geometry, self.request.tasks
         panels = [(panel, panel.count) for panel in self.form.panels]
-        rows: emit.Segments = [(None, geometry.out_height)]
+        lines, width = geometry.out_height, geometry.out_width
+        rows = shared_lines(lines, width, self.most, self._is_interior, tasks)
         down, across = self.looped
-        width = sum(panel.count * panel.width for panel in self.form.panels)
+        results = sum(panel.count * panel.width for panel in self.form.panels)
         sizes = Bytes(
             a=4 * geometry.height * geometry.width * geometry.channels,
-            b=4 * width * geometry.depth,
-            c=4 * geometry.out_height * geometry.out_width * width,
+            b=4 * results * geometry.depth,
+            c=4 * lines * width * results,
         )
         along = threads_along_rows(rows, sizes, tasks) if across == 1 else 1
+        self.together = most_of_a_thread(lines, width, along)
 
         def phase(outer: list[Any]) -> Any:
             return panel_by_panel(
                 panels,
                 rows,
-                lambda panel, which, _, row: self._row(outer, panel, which, row, along),
+                lambda panel, which, kind, i: self._part(outer, panel, which, kind, i),
                 along,
                 tasks if across == 1 else 1,
             )
@@ -100,17 +110,21 @@ class Writer:
         loops = [geometry.batch, self.transposed.groups, down, across]
         return emit.grid(loops, phase, tasks if across > 1 else 1)
 
-    def _row(self, outer: list[Any], panel: Panel, which: Any, row: Any, threads: int) -> Any:
-        """A row of blocks of one panel, which ``threads`` share the rows of."""
-        geometry, rows = self.geometry, self.transposed.rows
-        together = -(-geometry.out_height // threads) * geometry.out_width
+    def _part(self, outer: list[Any], panel: Panel, which: Any, kind: Any, number: Any) -> Any:
+        """A row of blocks of one panel, or of a single row a tile."""
+        row = number if kind is None else index(0)
 
         def tile(columns: int, column: Any, edge: int | None) -> list[Any]:
             spot = _Spot(outer=outer, panel=panel, which=which, row=row, column=column, edge=edge)
-            return self._tile(spot, columns, together)
+            return self._tile(spot, columns)
 
-        tiles = column_tiles(geometry.out_width, self.most, self._is_interior, tile)
-        return tiles if self.looped[0] == 1 else _if_inside(rows, row, outer[2], tiles)
+        if kind is None:
+            tiles = column_tiles(self.geometry.out_width, self.most, self._is_interior, tile)
+        else:
+            tiles = tile(*place_of(kind, number))
+        if self.looped[0] == 1:
+            return tiles
+        return _if_inside(self.transposed.rows, row, outer[2], tiles)
 
     def _is_interior(self, start: int, columns: int) -> bool:
         line = self.transposed.columns
@@ -118,7 +132,7 @@ class Writer:
             (start, start + columns - 1), (0, line.stride - 1)
         )
 
-    def _tile(self, spot: _Spot, columns: int, together: int) -> list[Any]:
+    def _tile(self, spot: _Spot, columns: int) -> list[Any]:
         geometry, tile = self.geometry, Tile(self.request, columns, spot.panel)
         group = flat_index((self.transposed.groups, *self.looped), spot.outer[1:])
 
@@ -133,7 +147,7 @@ class Writer:
             )
 
         place = spot.row * index(geometry.out_width) + spot.column
-        ahead = self.weights.ahead(spot.panel, spot.which, place, columns, together, group)
+        ahead = self.weights.ahead(spot.panel, spot.which, place, columns, self.together, group)
         lacking = self._lacking(spot.outer[2])
         return [
             *tile.start(),

@@ -10,17 +10,19 @@ kernel, whose results lie ``stride`` apart.
                 registers += input[row + tap, column + tap, channel] * weights[tap, channel, vector]
             epilogue, store
 
-Where every channel is a group of its own, a panel is a vector of channels, and the input is too.
+Where every channel is a group of its own, a panel is a vector of channels, and the input is too. Of a
+single row, as a signal has, threads share the tiles.
 Where vectors are fuller with several phases in one, or there are too many to be written out, the
 loops are those of phase_lanes.py.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from edgepack.compiler.schedules import emit, phase_lanes
-from edgepack.compiler.schedules.columns import column_tiles
+from edgepack.compiler.schedules.columns import column_tiles, place_of, shared_lines
 from edgepack.compiler.schedules.expressions import flat_index, index
 from edgepack.compiler.schedules.nest import Nest, Request
 from edgepack.compiler.schedules.panels import PackedPanels
@@ -138,12 +140,15 @@ class _Writer:
         panels = [(panel, panel.count) for panel in self.panels]
 
         def phase(n: Any, group: Any, y: int, x: int) -> Any:
-            rows: emit.Segments = [(None, self.rows.count(y))]
+            lines, tasks = self.rows.count(y), self.request.tasks
+            rows = shared_lines(
+                lines, self.columns.count(x), self.most, partial(self._is_interior, x), tasks
+            )
             return emit.segmented(
                 panels,
                 rows,
-                lambda panel, which, _, row: self._row(n, group, y, x, panel, which, row),
-                self.request.tasks,
+                lambda panel, which, kind, i: self._part(n, group, y, x, panel, which, kind, i),
+                tasks,
             )
 
         used = [(y, x) for y, x in phases if self.rows.count(y) and self.columns.count(x)]
@@ -151,23 +156,21 @@ class _Writer:
             [self.batch, self.groups], lambda at: [phase(at[0], at[1], y, x) for y, x in used], 1
         )
 
-    def _row(
-        self, n: Any, group: Any, y: int, x: int, panel: Panel, which: Any, row: Any
+    def _is_interior(self, x: int, start: int, columns: int) -> bool:
+        """Whether all pixels that phase ``x`` of ``columns`` from ``start`` on sees are in the image."""
+        reach = [start + c + step for _, step in self.columns.taps(x) for c in (0, columns - 1)]
+        return all(0 <= column < self.columns.size for column in reach)
+
+    def _part(
+        self, n: Any, group: Any, y: int, x: int, panel: Panel, which: Any, kind: Any, number: Any
     ) -> list[Any]:
-        taps = self.columns.taps(x)
-
-        def is_interior(start: int, columns: int) -> bool:
-            reach = [start + c + step for _, step in taps for c in (0, columns - 1)]
-            return all(0 <= column < self.columns.size for column in reach)
-
-        return column_tiles(
-            self.columns.count(x),
-            self.most,
-            is_interior,
-            lambda columns, column, edge: self._tile(
-                n, group, y, x, panel, which, row, columns, column, edge
-            ),
-        )
+        """A row of one panel, or of a single row a tile."""
+        row = number if kind is None else index(0)
+        tile = partial(self._tile, n, group, y, x, panel, which, row)
+        if kind is not None:
+            return tile(*place_of(kind, number))
+        is_interior = partial(self._is_interior, x)
+        return column_tiles(self.columns.count(x), self.most, is_interior, tile)
 
     def _tile(
         self,
