@@ -14,6 +14,10 @@ from benchmarks.peers import REFERENCE, SELF
 TOLERANCE = 1e-3
 """``max|y - ref| / max|ref|`` over which an answer is wrong: what Winograd's transforms may cost."""
 _ENOUGH = 5
+_ENOUGH_OF_ALL = 0.1
+"""Undisturbed iterations, as a part of all: fewer are odd ones. A thread that waits behind another of its own
+process, which is at the same work, counts as disturbed too.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +108,7 @@ def combine(engine: str, model: str, threads: int, rounds: Sequence[Round]) -> F
     """
     undisturbed = [time for round in rounds for time in round.undisturbed_ns]
     times = [*undisturbed, *(time for round in rounds for time in round.disturbed_ns)]
-    settled = len(undisturbed) >= _ENOUGH
+    settled = len(undisturbed) >= max(_ENOUGH, _ENOUGH_OF_ALL * len(times))
     counted = undisturbed if settled else times
     return Figures(
         engine=engine,

@@ -50,6 +50,12 @@ def test_with_too_few_undisturbed_iterations_the_median_is_over_all_and_says_so(
     assert not found.settled
 
 
+def test_a_few_undisturbed_iterations_of_many_are_not_taken_for_all() -> None:
+    found = combine("edgepack", "m", 2, [a_round([9_000_000] * 9, [1_000_000] * 90)])
+    assert found.median_ms == 1.0
+    assert not found.settled
+
+
 def test_the_worst_error_of_the_rounds_counts_and_the_median_start() -> None:
     rounds = [
         a_round([1] * 5, [], error=error, cold_start_ms=start, resident_bytes=size)
