@@ -434,6 +434,7 @@ def test_rows_that_leave_the_second_cache_are_done_in_blocks(
     runnable = replace(load_target(kernels.PROFILES[-1]), l2_bytes=16 << 10, cores=cores)
     compiled, _ = kernels.check(network, runnable)
     kernels.check_threads(compiled, 2, 3)
+    kernels.check(network, replace(runnable, l2_bytes=1 << 24))
 
     asked: list[int] = []
 

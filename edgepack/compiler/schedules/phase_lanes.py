@@ -84,18 +84,20 @@ class Writer:
 
     def nest(self) -> Any:
         """All loops."""
-        geometry, tasks = self.geometry, self.request.tasks
+        geometry = self.geometry
         panels = [(panel, panel.count) for panel in self.form.panels]
         lines, width = geometry.out_height, geometry.out_width
-        rows = shared_lines(lines, width, self.most, self._is_interior, tasks)
         down, across = self.looped
+        # Threads share each phase, or the phases.
+        inside, outside = (self.request.tasks, 1) if across == 1 else (1, self.request.tasks)
+        rows = shared_lines(lines, width, self.most, self._is_interior, inside)
         results = sum(panel.count * panel.width for panel in self.form.panels)
         sizes = Bytes(
             a=4 * geometry.height * geometry.width * geometry.channels,
             b=4 * results * geometry.depth,
             c=4 * lines * width * results,
         )
-        along = threads_along_rows(rows, sizes, tasks) if across == 1 else 1
+        along = threads_along_rows(rows, sizes, inside)
         self.together = most_of_a_thread(lines, width, along)
 
         def phase(outer: list[Any]) -> Any:
@@ -104,11 +106,11 @@ class Writer:
                 rows,
                 lambda panel, which, kind, i: self._part(outer, panel, which, kind, i),
                 along,
-                tasks if across == 1 else 1,
+                inside,
             )
 
         loops = [geometry.batch, self.transposed.groups, down, across]
-        return emit.grid(loops, phase, tasks if across > 1 else 1)
+        return emit.grid(loops, phase, outside)
 
     def _part(self, outer: list[Any], panel: Panel, which: Any, kind: Any, number: Any) -> Any:
         """A row of blocks of one panel, or of a single row a tile."""
