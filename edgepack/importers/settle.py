@@ -16,6 +16,7 @@ from edgepack.importers.bounded import FOLLOWED, Bounded, bound_shapes
 from edgepack.importers.bounds import TAKERS, name_nodes
 from edgepack.importers.control_flow import CONTROL_FLOW, refuse_control_flow
 from edgepack.importers.input_shapes import fix_input_shapes
+from edgepack.importers.operand_types import check_operand_types
 from edgepack.importers.passes import EVERY_ROUND, WHEN_SETTLED
 from edgepack.importers.passes.carried_nodes import exchange_types
 from edgepack.importers.passes.carried_types import carry_tensor
@@ -76,7 +77,9 @@ def settle(
             " like bfloat16, and over 1 GiB of weights in wider ones",
             "convert it to float32 or float16 before, or compile it in parts",
         )
-    model = _rewrite(infer_shapes(normalise(exchanged.model)))
+    model = infer_shapes(normalise(exchanged.model))
+    check_operand_types(model)
+    model = _rewrite(model)
     if is_supported is not None:
         # Before bounds: what such an operator gives has no shape, but that is not what is wrong.
         refuse_unsupported(
