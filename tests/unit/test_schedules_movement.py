@@ -64,6 +64,16 @@ def test_concatenation_of_many() -> None:
     kernels.check(chain(nodes, inputs, 2, total), BEST, rule="elementwise")
 
 
+def test_every_part_of_many_is_a_loop_of_its_own() -> None:
+    names = [f"x{number}" for number in range(40)]
+    inputs = {name: [5, 3 + number % 7] for number, name in enumerate(names)}
+    total = sum(width for _, width in inputs.values())
+    nodes = [helper.make_node("Concat", names, ["c"], axis=1), node("Sigmoid", "c", "y")]
+    network = chain(nodes, inputs, 5, total)
+    kernels.check(network, BEST, rule="elementwise")
+    assert kernels.loops_of(network, BEST).count("T.vectorized") == 40
+
+
 def test_concatenation_of_more_than_conditions_can_be_nested() -> None:
     parts = [f"p{number}" for number in range(350)]
     nodes = [

@@ -150,5 +150,5 @@ def _cuts(value: Any, variable: Any, length: int) -> list[int]:
     return ordered if len(ordered) <= 1 + _MOST_PARTS else [0, length]
 
 
-_MOST_PARTS = 16
-"""More parts than this would be more code than they save."""
+_MOST_PARTS = 256
+"""With more, writing them out would take longer than what else is compiled."""
