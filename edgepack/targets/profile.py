@@ -119,6 +119,15 @@ class Target:
         return cls(**values)
 
     @property
+    def l1_way_bytes(self) -> int:
+        """Bytes of one way of the first cache level: lines so far apart share a set; at most.
+
+        x86 finds the set by the place within a page, whatever the cache's size. Elsewhere there are
+        two ways or more (Cortex-A72: two).
+        """
+        return 4 * _KIB if self.arch == "x86_64" else self.l1_bytes // 2
+
+    @property
     def zig_triple(self) -> str:
         """zig's ``-target`` for code that applications embed, with the profile's libc."""
         if self.libc == "musl":

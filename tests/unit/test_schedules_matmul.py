@@ -17,7 +17,7 @@ from edgepack.compiler.schedules.register_tile import (
     best_vectors,
     make_overlapping_panels,
 )
-from edgepack.targets import load_target
+from edgepack.targets import Target, load_target
 from tests import kernels, networks
 from tests.kernels import integers, weights
 from tests.networks import node
@@ -173,8 +173,13 @@ def test_a_panel_of_terms_that_lie_across_lines_is_narrow() -> None:
     assert best_vectors(400, 1, 777, 30, 16, file) == best_vectors(400, 1, 777, 30, 16, file, 777)
 
 
-FEW_ROWS_IN_CACHE: list[Shape] = [(7, 2048, 130), (33, 4096, 128), (2, 9, 4096, 200)]
-"""Rows, terms and columns, the last with a batch: rows that lie a large power of two apart."""
+FEW_ROWS_IN_CACHE: list[Shape] = [(7, 2048, 130), (33, 4096, 128), (2, 9, 4096, 200), (14, 4096, 3)]
+"""Rows, terms and columns, one with a batch: rows that lie a large power of two apart."""
+
+
+def one_way(profile: str) -> Target:
+    """With a first cache level that holds one line of those that share a set."""
+    return replace(load_target(profile), l1_bytes=4 << 10)
 
 
 @pytest.mark.parametrize("profile", kernels.EXTREMES)
@@ -182,15 +187,28 @@ FEW_ROWS_IN_CACHE: list[Shape] = [(7, 2048, 130), (33, 4096, 128), (2, 9, 4096, 
 def test_rows_that_share_a_few_sets_of_the_cache_are_copied(size: Shape, profile: str) -> None:
     *rows, depth, columns = size
     network = product((*rows, depth), (depth, columns), constant=True)
-    compiled, _ = kernels.check(network, profile, rule="matmul")
+    compiled, _ = kernels.check(network, one_way(profile), rule="matmul")
     assert compiled.plan.arena_bytes >= 4 * math.prod(rows) * (depth + 16)
 
 
-def test_rows_that_the_cache_holds_or_few_columns_need_are_not_copied() -> None:
-    for rows, depth, columns in ((33, 4000, 128), (33, 4096, 127), (1, 4096, 128), (40, 64, 256)):
+def test_rows_that_the_cache_holds_are_not_copied() -> None:
+    for rows, depth, columns in ((33, 4000, 128), (1, 4096, 128), (40, 64, 256)):
         network = product((rows, depth), (depth, columns), constant=True)
-        compiled, _ = kernels.check(network, kernels.PROFILES[-1], rule="matmul")
+        compiled, _ = kernels.check(network, one_way(kernels.PROFILES[-1]), rule="matmul")
         assert compiled.plan.arena_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("profile", "copied"),
+    [("raspberrypi4", True), ("x86-64-v2", False), ("x86-64-v3", False), ("x86-64-v4", False)],
+)
+def test_rows_that_share_a_set_are_as_many_as_the_cache_has_ways(
+    profile: str, copied: bool
+) -> None:
+    for depth in (4096, 8192):
+        network = product((33, depth), (depth, 40), constant=True)
+        _, module = kernels.lowered(network, load_target(profile))
+        assert ("rows" in str(module.script())) == copied
 
 
 POINTWISE: dict[str, tuple[Shape, int, bool]] = {
@@ -234,7 +252,7 @@ def test_pixels_of_rows_of_14_are_put_together_where_the_weights_leave_the_secon
 
 @pytest.mark.usefixtures("small_kernels_shared")
 def test_threads_share_the_copy_of_rows() -> None:
-    target = replace(load_target(kernels.PROFILES[-1]), cores=4)
+    target = replace(one_way(kernels.PROFILES[-1]), cores=4)
     for *rows, depth, columns in FEW_ROWS_IN_CACHE:
         network = product((*rows, depth), (depth, columns), constant=True)
         kernels.check_threads(kernels.compile_network(network, target), 2, 3)

@@ -89,11 +89,12 @@ class RegisterFile:
         """The register file that ``target`` describes, for columns that lie ``step`` bytes apart.
 
         Columns whose distance is a multiple of a large power of two fall into the same few sets of
-        the cache: of distance 4096, 32 KiB hold eight lines, whatever the associativity. An eighth
-        is left to B.
+        the cache: of distance 4096, 32 KiB hold eight lines, whatever the associativity. Beyond the
+        size of a way they all fall into one set, which holds as many as there are ways. An eighth is
+        left to B.
         """
         count = target.vector_registers
-        apart = step & -step if step else 1
+        apart = min(step & -step, target.l1_way_bytes) if step else 1
         return cls(
             registers=count,
             sums=count * 5 // 8 if target.issue == "in-order" else count,
@@ -185,13 +186,21 @@ def split_evenly(length: int, most: int, tasks: int = 1) -> list[int]:
     return [base + 1] * larger + [base] * (tiles - larger)
 
 
-@lru_cache(maxsize=4096)
 def best_vectors(
     columns: int, rows: int, width: int, depth: int, lanes: int, file: RegisterFile, apart: int = 0
 ) -> int:
-    """Vectors of a panel, for ``rows`` rows of ``columns`` by ``width`` results, each of ``depth`` terms.
+    """Vectors of a panel: those of best_panels()."""
+    return best_panels(columns, rows, width, depth, lanes, file, apart)[1]
 
-    ``apart`` are the elements from one term of B to the next, 0 where panels are packed.
+
+@lru_cache(maxsize=4096)
+def best_panels(
+    columns: int, rows: int, width: int, depth: int, lanes: int, file: RegisterFile, apart: int = 0
+) -> tuple[float, int]:
+    """The least estimated cycles, and the vectors of a panel that take them.
+
+    For ``rows`` rows of ``columns`` by ``width`` results, each of ``depth`` terms. ``apart`` are the
+    elements from one term of B to the next, 0 where panels are packed.
     """
 
     def cost(vectors: int) -> float:
@@ -204,7 +213,7 @@ def best_vectors(
         return total
 
     most = min(file.vectors, -(-width // lanes))
-    return min(range(1, most + 1), key=lambda vectors: (cost(vectors), vectors))
+    return min((cost(vectors), vectors) for vectors in range(1, most + 1))
 
 
 def term_bytes(width: int, apart: int) -> int:

@@ -5,7 +5,7 @@
 A register tile reads several rows of A at once. Where they lie a large power of two apart they drive one
 another out of the first cache level, and where they are pixels of short rows of an image, some left out
 by a stride, they do not fill a tile. The copy costs one pass over A; the product goes over it once for
-each panel of B.
+each panel of B, of which a narrow B has few: estimates of both say whether it pays.
 """
 
 from __future__ import annotations
@@ -19,16 +19,20 @@ from edgepack.compiler.schedules.axes import steps_along
 from edgepack.compiler.schedules.expressions import index
 from edgepack.compiler.schedules.nest import Request
 from edgepack.compiler.schedules.product import Product, element_of, merged_rows, used_axes
+from edgepack.compiler.schedules.register_tile import best_panels
 from edgepack.compiler.schedules.values import LINE
 
-_FEW_TOGETHER = 4
-"""Rows that the first cache level holds beside each other, for a copy to be worth it."""
+_COPIED = 3.0
+"""Cycles to copy a vector of A, which comes from the second cache level or from behind it."""
+_LEAST_GAIN = 0.9
+"""The time with the copy, as a part of that without, up to which it is worth its memory."""
 _SHORT = 12
 """Rows that can be walked as one, at most, for a copy to be worth it: fewer than a tile or two."""
 _FEW_FOR_B = 16
 """The same where B is not in the second cache level: each such run of rows reads all of it anew."""
 _LEAST_WIDTH = 128
-"""Of B: with fewer columns, the copy costs more than a twentieth of the product."""
+"""Of B, for rows to be copied only to fill tiles: with fewer columns, that costs more than a twentieth of
+the product."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,7 +52,7 @@ def spaced(request: Request, product: Product) -> Spaced | None:
     assert main is not None
     axes = [variable for variable, _ in main.axes]
     deep = [(variable, extent) for variable, extent in main.reduced if extent > 1]
-    if request.prefix or len(deep) != 1 or main.shape[product.columns] < _LEAST_WIDTH:
+    if request.prefix or len(deep) != 1:
         return None
     ((term, depth),) = deep
     own = [x for x in used_axes(request, product.a, axes) if main.shape[x] > 1]
@@ -65,7 +69,7 @@ def spaced(request: Request, product: Product) -> Spaced | None:
     batch = tuple(x for x in range(len(axes)) if x not in rows and x != product.columns)
     new = replace(product, a=a, rows=rows, batch=batch, step=depth + LINE)
     longer = _is_longer(request, product, new, depth)
-    if not longer and not _drive_one_another_out(request, product):
+    if not longer and not _drive_one_another_out(request, product, new, depth):
         return None
 
     origin = {variable: index(0) for variable, _ in (*main.axes, *main.reduced)}
@@ -84,12 +88,16 @@ def spaced(request: Request, product: Product) -> Spaced | None:
     return Spaced(product=new, statements=statements, buffer=request.memory.of(copy))
 
 
-def _drive_one_another_out(request: Request, product: Product) -> bool:
-    """Whether the first cache level holds fewer of A's rows than a register tile reads."""
+def _drive_one_another_out(request: Request, old: Product, new: Product, depth: int) -> bool:
+    """Whether the first cache level holds so few of A's rows that the copy and its product take less time."""
     main = request.group.main
     assert main is not None
-    few = request.registers(product.step).rows
-    return few <= _FEW_TOGETHER and few < math.prod(main.shape[axis] for axis in product.rows)
+    rows, width = math.prod(main.shape[axis] for axis in old.rows), main.shape[old.columns]
+    before, after = (
+        best_panels(rows, 1, width, depth, request.lanes, request.registers(p.step), p.apart)[0]
+        for p in (old, new)
+    )
+    return after + rows * depth / request.lanes * _COPIED < _LEAST_GAIN * before
 
 
 def _is_longer(request: Request, old: Product, new: Product, depth: int) -> bool:
@@ -99,4 +107,5 @@ def _is_longer(request: Request, old: Product, new: Product, depth: int) -> bool
     before, after = (math.prod(main.shape[axis] for axis in each.rows) for each in (old, new))
     b = 4 * main.shape[new.columns] * depth
     few = _FEW_FOR_B if b > request.target.l2_bytes // 2 else _SHORT
-    return new.constant and before < min(few, after)
+    is_wide = main.shape[new.columns] >= _LEAST_WIDTH
+    return is_wide and new.constant and before < min(few, after)
