@@ -123,6 +123,31 @@ def test_transposed_convolution_with_every_attribute() -> None:
     kernels.check(network, BEST)
 
 
+def test_transposed_convolution_of_volumes_with_every_attribute() -> None:
+    options: list[dict[str, Any]] = [
+        {"strides": [2, 2, 2]},
+        {"strides": [3, 2, 1], "pads": [1, 0, 0, 2, 1, 1]},
+        {"strides": [4, 2, 2], "output_padding": [3, 1, 0]},  # a phase without taps
+        {"strides": [2, 1, 3], "pads": [1, 1, 0, 1, 0, 0], "output_padding": [1, 0, 1]},
+        {"strides": [2, 2, 2], "output_shape": [7, 8, 8]},
+        {"strides": [2, 3, 2], "auto_pad": "SAME_UPPER"},
+        {"dilations": [2, 1, 3], "strides": [3, 1, 1], "pads": [3, 0, 1, 1, 0, 0]},
+    ]
+    network = convolutions("ConvTranspose", (2, 5, 4, 4, 4), (5, 3, 3, 2, 3), options, bias=3)
+    kernels.check(network, BEST)
+
+
+def test_transposed_convolution_of_volumes_is_that_of_images() -> None:
+    options: list[dict[str, Any]] = [
+        {"strides": [2, 2, 2]},
+        {"strides": [2, 2, 2], "pads": [1] * 6},
+    ]
+    network = convolutions("ConvTranspose", (1, 16, 3, 5, 6), (16, 8, 4, 4, 4), options)
+    compiled, _ = kernels.check(network, BEST)
+    assert "transposed" in compiled.rules_called
+    assert "reduction" not in compiled.rules_called
+
+
 @pytest.mark.parametrize(
     ("shape", "groups"),
     [((2, 6, 9), 1), ((2, 6, 9), 6), ((1, 6, 5, 4), 2), ((1, 6, 3, 4, 5), 1), ((1, 6, 3, 4, 5), 2)],

@@ -1,8 +1,8 @@
 """Convolutions and transposed convolutions.
 
 Signals and images go to Relax's operators, whose kernels the schedule library writes, and volumes
-as batches of images where they have one group; the rest are formulas. 16-bit types are computed in
-float32, their weights widened once.
+as batches of images where they have one group, a transposed one as a batch for each phase of its depth;
+the rest are formulas. 16-bit types are computed in float32, their weights widened once.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from edgepack.compiler.frontend.converters.values import (
     as_volume,
     bound,
     cast,
+    concatenated,
+    filled,
     widened,
 )
 from edgepack.compiler.frontend.converters.windows import Windows, windows_of
@@ -32,6 +34,7 @@ from edgepack.compiler.frontend.node import (
 DOMAIN = ""
 
 _RELAX_RANK = 2
+_VOLUME = 3
 _LAYOUTS = {1: ("NCW", "OIW", "IOW"), 2: ("NCHW", "OIHW", "IOHW")}
 """By spatial axes: of the data, of a kernel, of a transposed convolution's kernel."""
 
@@ -137,6 +140,8 @@ def _conv_transpose(node: Node) -> Any:
     ]
     before = _cropped_before(node, natural)
     groups = int(node.attributes.get("group", 1))
+    if rank == _VOLUME and groups == 1 and dtype_of(data) == "float32":
+        return _finished(node, _transposed_by_planes(node, data, weight, strides, natural, before))
     if rank > _RELAX_RANK:
         gathered = partial(
             _gathered,
@@ -179,7 +184,8 @@ def _transposed(
     """By Relax's operator; what the output has beyond the whole result is the bias alone."""
     from tvm import relax
 
-    rank, outputs = len(natural), node.outputs[0].shape[2:]
+    rank = len(natural)
+    outputs = node.outputs[0].shape[-rank:]
     after = [natural[a] - before[a] - outputs[a] for a in range(rank)]
     beyond = [max(0, -crop) for crop in after]
     if any(extent >= stride for extent, stride in zip(beyond, strides, strict=True)):
@@ -198,6 +204,55 @@ def _transposed(
             kernel_layout,
         )
     )
+
+
+def _transposed_by_planes(
+    node: Node,
+    data: Any,
+    weight: Any,
+    strides: Sequence[int],
+    natural: Sequence[int],
+    before: Sequence[int],
+) -> Any:
+    """A volume's transposed convolution as those of images, phase by phase along its depth.
+
+    Output planes that leave the same remainder by the stride, a phase, see the same taps of the
+    kernel, of neighbouring planes of the input: images whose channels are those of all these planes, one
+    plane after the other. data [N, C, D, H, W], weight [C, O, taps, KH, KW].
+    """
+    from tvm import relax
+
+    emit, operator = node.emit, relax.op
+    batch, channels, depth = shape_of(data)[:3]
+    _, out, taps, *kernel = shape_of(weight)
+    stride, planes, *extents = strides[0], *node.outputs[0].shape[2:]
+    count = -(-planes // stride)
+    phases = []
+    for phase in range(stride):
+        first, tap = divmod(phase + before[0], stride)
+        steps = len(range(tap, taps, stride))
+        if steps == 0:
+            phases.append(filled([batch, out, count, *extents], 0.0, dtype_of(data)))
+            continue
+        lower, upper = max(0, steps - 1 - first), max(0, first + count - depth)
+        padded = data
+        if lower or upper:
+            padded = emit(operator.nn.pad(data, [0, 0, 0, 0, lower, upper, 0, 0, 0, 0]))
+        starts = [lower + first - step for step in range(steps)]
+        parts = [
+            emit(operator.strided_slice(padded, [2], [start], [start + count])) for start in starts
+        ]
+        stacked = emit(concatenated(node, parts, 1))
+        used = emit(operator.strided_slice(weight, [2], [tap], [taps], [stride]))
+        flat = emit(operator.permute_dims(used, [2, 0, 1, 3, 4]))
+        flat = emit(operator.reshape(flat, [steps * channels, out, *kernel]))
+        images = as_images(node, stacked)
+        made = _transposed(node, images, flat, strides[1:], natural[1:], before[1:], 1)
+        phases.append(emit(as_volume(node, made, batch)))
+    apart = [emit(operator.expand_dims(made, [3])) for made in phases]
+    together = emit(concatenated(node, apart, 3))
+    whole = emit(operator.reshape(together, [batch, out, count * stride, *extents]))
+    return emit(operator.strided_slice(whole, [2], [0], [planes]))
 
 
 def _spread(node: Node, weight: Any, dilations: Sequence[int]) -> Any:
