@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import onnx
 import pytest
 
+from edgepack.compiler.packing import packings_of
 from edgepack.compiler.schedules import emit
 from edgepack.compiler.schedules.expressions import index, rebuild, simplified
 from edgepack.compiler.schedules.prefetch import Ahead
@@ -145,6 +147,16 @@ def test_pages_are_asked_for_once_each(length: int) -> None:
     assert asked == sorted(set(asked))
 
 
+def test_pages_of_streams_are_asked_for_side_by_side() -> None:
+    from tvm import tirx
+
+    buffer = tirx.decl_buffer((1 << 20,), "float32", "panel")
+    ahead = Ahead(buffer=buffer, start=index(64), lines=9, apart=1024, streams=3, between=20000)
+    _, asked = _simulated(ahead.loop(4096, tirx.Evaluate))
+    assert asked[:6] == [64, 20064, 40064, 1088, 21088, 41088]
+    assert set(asked) >= {64 + 1024 * page + 20000 * s for page in range(9) for s in range(3)}
+
+
 def _simulated(statements: list[Any]) -> tuple[list[int], list[int]]:
     """The numbers that Evaluate gives, and the elements that are asked for, in order."""
     from tvm import ir, tirx
@@ -176,3 +188,62 @@ def _simulated(statements: list[Any]) -> tuple[list[int], list[int]]:
 
     walk(emit.sequence(statements), {})
     return done, asked
+
+
+def whole_image(groups: int = 1) -> onnx.ModelProto:
+    """A convolution whose kernel covers the image: a dense layer in all but name."""
+    return networks.model(
+        [node("Conv", "x w b", "y", group=groups), node("Relu", "y", "z")],
+        {"x": [1, 32, 5, 6]},
+        {"z": [1, 160, 1, 1]},
+        {"w": weights(160, 32 // groups, 5, 6), "b": weights(160)},
+    )
+
+
+READ_ONCE = {
+    "a row": dense(1, 300, 700),
+    "rows": dense(3, 257, 650),
+    "whole vectors": dense(1, 301, 640),
+    "less than a vector": dense(2, 5000, 3),
+    "a convolution": whole_image(),
+    "a convolution in groups": whole_image(4),
+}
+"""Products by weights that a small second cache level does not hold, of a single tile."""
+
+
+def out_of_cache(profile: str, issue: str) -> Target:
+    return replace(
+        load_target(profile), cores=CORES, l1_bytes=1 << 12, l2_bytes=1 << 14, issue=issue
+    )
+
+
+@pytest.mark.usefixtures("small_kernels_shared")
+@pytest.mark.parametrize("profile", kernels.EXTREMES)
+@pytest.mark.parametrize("name", READ_ONCE)
+def test_weights_that_are_read_once_lie_in_streams(name: str, profile: str) -> None:
+    compiled, _ = kernels.check(READ_ONCE[name], out_of_cache(profile, "out-of-order"))
+    kernels.check_threads(compiled, 2, CORES)
+
+
+def panels(network: onnx.ModelProto, profile: Target) -> list[list[int]]:
+    """Number, width and room of the panels that the only packed constant is laid out in."""
+    from tvm import tirx
+
+    _, module = kernels.lowered(network, profile)
+    functions = [f for f in module.functions.values() if isinstance(f, tirx.PrimFunc)]
+    (packing,) = [p for function in functions for p in packings_of(function).values()]
+    found: list[list[int]] = json.loads(packing)["panels"]
+    return found
+
+
+def test_a_core_that_issues_in_order_reads_one_stream() -> None:
+    network = dense(1, 301, 640)  # 40 vectors of 16, in panels of eight
+    assert panels(network, out_of_cache("x86-64-v4", "in-order")) == [[5, 128, 128]]
+    assert panels(network, out_of_cache("x86-64-v4", "out-of-order")) == [[20, 32, 32]]
+    held = replace(out_of_cache("x86-64-v4", "out-of-order"), l2_bytes=1 << 22)
+    assert panels(network, held) == [[5, 128, 128]]
+    one_row, rows = (
+        requests(dense(count, 301, 640), out_of_cache("x86-64-v4", "out-of-order"))
+        for count in (1, 64)
+    )
+    assert 0 < one_row < rows

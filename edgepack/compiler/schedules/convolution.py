@@ -99,8 +99,15 @@ class _Writer:
         )
         self.panels = make_panels(width, vectors, request.lanes, padded=True)
         self.columns = registers.columns(max(len(p.vectors) for p in self.panels))
+        lines = self.images * geometry.out_height
         self.weights = PackedPanels(
-            request, geometry.weights, (0, 1, 2, 3), self.panels, geometry.depth, geometry.groups
+            request,
+            geometry.weights,
+            (0, 1, 2, 3),
+            self.panels,
+            geometry.depth,
+            geometry.groups,
+            once=lines == 1 and geometry.out_width <= self.columns,
         )
 
         self.together = 0

@@ -122,8 +122,14 @@ class _Writer:
         wanted = [v for v, _ in self.main.reduced] + [self.main.axes[self.product.columns][0]]
         order = [i for variable in wanted for i, at in enumerate(b.indices) if at.same_as(variable)]
         unit = [i for i in range(len(shape_of(b.source))) if i not in order]
+        _, tiles = self._segments(math.prod(self.main.shape[axis] for axis in self.product.rows))
         self.weights = PackedPanels(
-            self.request, b.source, [*unit, *order], self.panels, math.prod(self.depth)
+            self.request,
+            b.source,
+            [*unit, *order],
+            self.panels,
+            math.prod(self.depth),
+            once=sum(number for _, number in tiles) == 1,
         )
         self.packings.append(self.weights.packing)
 

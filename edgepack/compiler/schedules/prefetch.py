@@ -45,13 +45,18 @@ def is_worth(elements: int, target: Target) -> bool:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Ahead:
-    """What one row tile asks for: ``lines`` of ``buffer``, ``apart`` elements from each other."""
+    """What one row tile asks for: ``lines`` of ``buffer``, ``apart`` elements from each other.
+
+    With ``streams``, as many lines of each of these, ``between`` elements from one to the next.
+    """
 
     buffer: Any
     start: Any
     """The first of their elements."""
     lines: int
     apart: int = LINE
+    streams: int = 1
+    between: int = 0
 
     def loop(
         self, length: int, body: Callable[[Any], Any], part: Any = None, parts: int = 1
@@ -69,10 +74,10 @@ class Ahead:
 
         def some(i: Any) -> list[Any]:
             asked = [
-                emit.prefetch(
-                    self.buffer, first + (i * index(each) + index(line)) * index(self.apart), 2
-                )
+                emit.prefetch(self.buffer, place + index(stream * self.between), 2)
                 for line in range(each)
+                for place in [first + (i * index(each) + index(line)) * index(self.apart)]
+                for stream in range(self.streams)
             ]
             terms = emit.serial(every, lambda k: body(i * index(every) + k))
             return [*asked, terms]
