@@ -52,6 +52,9 @@ def capture(device: LocalDevice, numbers: range, model: str = "m", **changes: An
 
 
 def numbers(out: Path) -> list[int]:
+    """Of the captures in ``out``; of none, where no file is there yet."""
+    if not any(out.rglob("*.npz")) and not any(out.rglob("*.parquet")):
+        return []
     return [record.number for record in captures.read(out)]
 
 
@@ -80,7 +83,7 @@ def test_a_connection_that_breaks_keeps_what_came_whole_and_the_next_pull_goes_o
     before = 0
     with cutter(device.server.port) as proxy:
         config = device.server.client_config("cut", port=proxy.port)
-        for limit in (1_000_000, 3_000_000):
+        for limit in range(1_000_000, 6_000_000, 1_000_000):
             proxy.received, proxy.limit_received = 0, limit
             with (
                 pytest.raises(ChannelError, match="connection was lost") as caught,
@@ -90,8 +93,10 @@ def test_a_connection_that_breaks_keeps_what_came_whole_and_the_next_pull_goes_o
             assert "goes on from there" in caught.value.hint
             there = numbers(out)
             assert there == list(range(1, len(there) + 1))
-            assert before < len(there) < 400
+            # A reset also drops what the client has not read, which on a busy machine may be all.
+            assert before <= len(there) < 400
             before = len(there)
+    assert before > 0
     (rest,) = pulled(device, out).models
     assert (rest.first, rest.last) == (before + 1, 400)
     assert numbers(out) == list(range(1, 401))
@@ -105,10 +110,14 @@ def test_an_agent_that_is_killed_while_it_streams_keeps_what_came_whole(
         capture(device, range(first, first + 40), size=5000)
 
     class Killing(AgentStream):
+        received = 0
+
         def read(self, size: int) -> bytes:
             data = super().read(size)
-            for pid in device.processes():
-                os.kill(pid, signal.SIGKILL)
+            self.received += len(data)
+            if self.received >= 1_000_000:  # records are 40,000 bytes
+                for pid in device.processes():
+                    os.kill(pid, signal.SIGKILL)
             return data
 
     with open_captures(device.url, device.options) as source, pytest.MonkeyPatch.context() as patch:
