@@ -78,22 +78,40 @@ def _by_planes(node: Node, data: Any, weight: Any, windows: Windows) -> Any:
     from tvm import relax
 
     emit, operator = node.emit, relax.op
-    planes, taps, stride = windows.outputs[0], windows.kernel[0], windows.strides[0]
-    before, after = windows.before[0], windows.reach[0]
-    if before or after:
-        data = emit(operator.nn.pad(data, [0, 0, 0, 0, before, after, 0, 0, 0, 0]))
-    starts = [tap * windows.dilations[0] for tap in range(taps)]
-    parts = [
-        emit(operator.strided_slice(data, [2], [s], [s + (planes - 1) * stride + 1], [stride]))
-        for s in starts
-    ]
-    stacked = emit(operator.concat(parts, 1)) if taps > 1 else parts[0]
-    batch, channels = shape_of(stacked)[:2]
+    starts = [tap * windows.dilations[0] for tap in range(windows.kernel[0])]
+    around = (windows.before[0], windows.reach[0])
+    images = _stacked(node, data, around, starts, windows.outputs[0], windows.strides[0])
+    batch, channels = shape_of(data)[0], shape_of(images)[1]
     out, _, _, *kernel = shape_of(weight)
     flat = emit(operator.permute_dims(weight, [0, 2, 1, 3, 4]))
     flat = emit(operator.reshape(flat, [out, channels, *kernel]))
-    result = convolved(node, as_images(node, stacked), flat, windows.without_first())
+    result = convolved(node, images, flat, windows.without_first())
     return as_volume(node, emit(result), batch)
+
+
+def _stacked(
+    node: Node,
+    volume: Any,
+    around: tuple[int, int],
+    starts: Sequence[int],
+    planes: int,
+    stride: int = 1,
+) -> Any:
+    """``planes`` images of each volume [N, C, D, H, W]: image p has the channels of several planes.
+
+    Of the planes start + p * stride, for each of ``starts``, one after the other; they are counted with
+    those of zeros that are put before and after the volume, ``around``.
+    """
+    from tvm import relax
+
+    emit, operator = node.emit, relax.op
+    if any(around):
+        volume = emit(operator.nn.pad(volume, [0, 0, 0, 0, *around, 0, 0, 0, 0]))
+    parts = [
+        emit(operator.strided_slice(volume, [2], [s], [s + (planes - 1) * stride + 1], [stride]))
+        for s in starts
+    ]
+    return as_images(node, emit(concatenated(node, parts, 1)))
 
 
 def _finished(node: Node, result: Any) -> Any:
@@ -235,18 +253,11 @@ def _transposed_by_planes(
             phases.append(filled([batch, out, count, *extents], 0.0, dtype_of(data)))
             continue
         lower, upper = max(0, steps - 1 - first), max(0, first + count - depth)
-        padded = data
-        if lower or upper:
-            padded = emit(operator.nn.pad(data, [0, 0, 0, 0, lower, upper, 0, 0, 0, 0]))
         starts = [lower + first - step for step in range(steps)]
-        parts = [
-            emit(operator.strided_slice(padded, [2], [start], [start + count])) for start in starts
-        ]
-        stacked = emit(concatenated(node, parts, 1))
+        images = _stacked(node, data, (lower, upper), starts, count)
         used = emit(operator.strided_slice(weight, [2], [tap], [taps], [stride]))
         flat = emit(operator.permute_dims(used, [2, 0, 1, 3, 4]))
         flat = emit(operator.reshape(flat, [steps * channels, out, *kernel]))
-        images = as_images(node, stacked)
         made = _transposed(node, images, flat, strides[1:], natural[1:], before[1:], 1)
         phases.append(emit(as_volume(node, made, batch)))
     apart = [emit(operator.expand_dims(made, [3])) for made in phases]
