@@ -2,7 +2,7 @@
 //!
 //! The protocol and the layout are those of worker/serve.zig and model_info.zig. How the child becomes a
 //! worker, with what descriptors and rights, is in worker_child.zig and confine.zig.
-//! Every wait is bounded by the caller's deadline; a worker that misses it is killed.
+//! Every wait is bounded, by the caller's deadline or, until exec, by one here; a worker that misses it is killed.
 //!
 //! A WorkerProcess is for one thread at a time. stop() reaps the child: no zombie stays.
 
@@ -11,6 +11,7 @@ const Blob = @import("blob.zig").Blob;
 const cgroup = @import("cgroup.zig");
 const clock = @import("clock.zig");
 const linux = std.os.linux;
+const log = @import("log.zig");
 const model_info = @import("model_info.zig");
 const ModelInfo = model_info.ModelInfo;
 const refusals = @import("refusal.zig");
@@ -23,6 +24,10 @@ const operation_run: u32 = 1;
 /// What a worker may map beyond what its model is known to need: the tables of its session, and the
 /// stacks of 64 threads.
 const spare_bytes = 32 << 20;
+/// From fork to exec, some thirty system calls. One that hangs, on storage that stalls or on a lock that
+/// another thread of an emulator held at the fork, says nothing of the worker: there is another attempt.
+const exec_deadline_ms = 5_000;
+const exec_attempts = 2;
 /// Falling asleep and waking up cost some 10 to 20 us.
 const longest_ns_worth_spinning = 100_000;
 const Reply = extern struct { magic: u32, status: i32, value: u64 };
@@ -63,7 +68,10 @@ pub const WorkerProcess = struct {
         const shm: [*]align(std.heap.page_size_min) u8 = @ptrFromInt(address);
         errdefer _ = linux.munmap(shm, info.shm_bytes);
 
-        var process = try spawn(refusal, files, shared, memoryLimit(files, info));
+        var process = for (0..exec_attempts) |_| {
+            if (try spawn(refusal, files, shared, memoryLimit(files, info))) |spawned| break spawned;
+            log.line("a worker was not executed within {d} ms and was killed", .{exec_deadline_ms});
+        } else return refusal.because(.worker, "the worker was not executed within {d} ms, {d} times", .{ exec_deadline_ms, exec_attempts });
         process.shm = shm[0..info.shm_bytes];
         errdefer process.kill();
         const ready = process.readReply(deadline_ms, null) catch |err|
@@ -182,7 +190,8 @@ fn memoryLimit(files: Files, info: *const ModelInfo) u64 {
     return files.worker_bytes +| info.weights_bytes +| info.arena_bytes +| info.shm_bytes +| spare_bytes;
 }
 
-fn spawn(refusal: *Refusal, files: Files, shared: linux.fd_t, memory_bytes: u64) error{Refused}!WorkerProcess {
+/// Null where it was not executed in time.
+fn spawn(refusal: *Refusal, files: Files, shared: linux.fd_t, memory_bytes: u64) error{Refused}!?WorkerProcess {
     const requests = openPair(.socket) orelse return refusal.because(.worker, "no pipe for the worker", .{});
     defer closeFd(requests.read);
     errdefer closeFd(requests.write);
@@ -208,16 +217,19 @@ fn spawn(refusal: *Refusal, files: Files, shared: linux.fd_t, memory_bytes: u64)
     if (failed(pid)) return refusal.because(.worker, "cannot fork: {t}", .{linux.errno(pid)});
 
     var process: WorkerProcess = .{ .shm = undefined, .pid = @intCast(pid), .requests = requests.write, .replies = replies.read };
-    try awaitExec(refusal, &process, trouble.read);
-    return process;
+    if (try awaitExec(refusal, &process, trouble.read)) return process;
+    process.kill();
+    return null;
 }
 
-/// Until exec closes the pipe, or says why there was none.
-fn awaitExec(refusal: *Refusal, process: *WorkerProcess, pipe: linux.fd_t) error{Refused}!void {
+/// Until exec closes the pipe, or the child says why there was none; false where neither came in time.
+fn awaitExec(refusal: *Refusal, process: *WorkerProcess, pipe: linux.fd_t) error{Refused}!bool {
+    var fds = [_]linux.pollfd{.{ .fd = pipe, .events = linux.POLL.IN, .revents = 0 }};
+    if (!clock.poll(&fds, clock.milliseconds() + exec_deadline_ms)) return false;
     var trouble: worker_child.Trouble = undefined;
     var count = linux.read(pipe, std.mem.asBytes(&trouble), @sizeOf(worker_child.Trouble));
     while (linux.errno(count) == .INTR) count = linux.read(pipe, std.mem.asBytes(&trouble), @sizeOf(worker_child.Trouble));
-    if (count != @sizeOf(worker_child.Trouble)) return;
+    if (count != @sizeOf(worker_child.Trouble)) return true;
     _ = process.reap();
     const cause: linux.E = @fromBackingInt(trouble.errno);
     const hint = switch (cause) {
