@@ -7,6 +7,10 @@ may be much smaller than it is on other candidates, or the comparison would meas
 ill-conditioned spot (a sigmoid of -12, which ONNX Runtime gives to 0.4 percent). Of those, the
 ones are kept whose outputs differ most from one another; the tolerance is tightened below a quarter
 of the smallest difference, so that a stale or constant answer cannot pass for a right one.
+
+Where numbers are quantised in between, the last bit of one can make a step of it, and that many more
+steps further on. Two ways of computing then agree on one candidate by chance, so the doubt about all of
+them is the largest.
 """
 
 from __future__ import annotations
@@ -18,19 +22,23 @@ from typing import TYPE_CHECKING, Any
 
 from edgepack.artefacts import GoldenVectors, ImportedModel, Infer, Tensors, TensorSpec
 from edgepack.errors import CompileError, ModelError
-from edgepack.reference import reference
+from edgepack.reference import is_quantised, reference
 
 if TYPE_CHECKING:
     import numpy as np
 
 VECTORS = 3
 _CANDIDATES = 40
+_QUANTISED_CANDIDATES = 12
+"""Of a quantised model: enough to see how far its answers vary."""
 _SMALLEST = 1e-30
 """Outputs that are all zero are compared absolutely against this."""
 _ROUNDING = 2.0**-24
 """How exact a function is near its saturation, as a part of its largest value: of float32."""
 SMALL = 2.0**-9
 """An output below this part of its largest value is near a function's saturation."""
+_BYTE_STEPS = 255
+"""From the least to the greatest number of 8 bits."""
 _LEAST_TOLERANCE = 2e-6
 """A few float32 roundings; below this, right answers of another instruction set would fail."""
 
@@ -55,7 +63,7 @@ def make_golden(
         chosen = _most_different(sorted([*sure, *unsure], key=lambda c: c.doubt)[: 2 * VECTORS])
         doubt = max(c.doubt for c in chosen)
         if doubt > tolerance / 4:
-            tolerance = 4 * doubt
+            tolerance = min(4 * doubt, 1.0)
             warn(
                 f"ONNX Runtime's own answers vary by {doubt:.2g} relative on this model's test"
                 f" inputs: the tolerance is {tolerance:.2g}"
@@ -72,6 +80,15 @@ def make_golden(
     )
 
 
+def tightened(golden: GoldenVectors, measured: float, tolerance: float) -> GoldenVectors:
+    """What a device is held to: the same worker is off by as much there as it was here, ``measured``.
+
+    Where the reference's doubt has widened the ``tolerance``, that leaves twice the error, no more.
+    """
+    needed = max(tolerance, 2 * measured)
+    return replace(golden, tolerance=min(golden.tolerance, needed))
+
+
 def largest_value(value: np.ndarray) -> float:
     """The largest magnitude in a floating-point tensor, above zero; one for any other."""
     import numpy as np
@@ -84,7 +101,8 @@ def largest_value(value: np.ndarray) -> float:
 def relative_error(value: np.ndarray, reference: np.ndarray, largest: float | None = None) -> float:
     """``max|y - ref| / max|ref|``; infinity for a NaN, a wrong shape, or unequal integers.
 
-    ``largest`` stands for ``max|ref|`` where it is given.
+    Integers of 8 bits may stand for numbers: ``max|y - ref| / 255``. ``largest`` stands for ``max|ref|``
+    where it is given.
     """
     import numpy as np
 
@@ -92,9 +110,12 @@ def relative_error(value: np.ndarray, reference: np.ndarray, largest: float | No
         return float("inf")
     if reference.size == 0:
         return 0.0
-    if reference.dtype.kind != "f":
+    is_byte = reference.dtype.kind in "iu" and reference.dtype.itemsize == 1
+    if reference.dtype.kind != "f" and not is_byte:
         return 0.0 if np.array_equal(value, reference) else float("inf")
     difference = np.abs(value.astype(np.float64) - reference.astype(np.float64)).max()
+    if is_byte:
+        return float(difference) / _BYTE_STEPS
     scale = largest_value(reference) if largest is None else largest
     return float(difference) / scale if np.isfinite(difference) else float("inf")
 
@@ -144,9 +165,10 @@ class _Candidate:
 def _candidates(
     imported: ImportedModel, samples: Sequence[Tensors], doubt_limit: float
 ) -> list[_Candidate]:
-    """Candidates with finite answers; stops when the reference is sure of enough of them."""
+    """Candidates with finite answers; stops when the reference is sure of enough of them, or never can be."""
     import numpy as np
 
+    together = is_quantised(imported)
     optimised, plain = reference(imported, optimise=True), reference(imported, optimise=False)
     generator = np.random.default_rng(20)
     found: list[_Candidate] = []
@@ -156,8 +178,9 @@ def _candidates(
         for kind in range(_CANDIDATES)
     )
     for inputs in itertools.chain(samples[:_CANDIDATES], made_up):
-        sure, _ = _by_doubt(found, doubt_limit)
-        if len(sure) >= 2 * VECTORS and len(_most_different(sure)) == VECTORS:
+        enough = found if together else _by_doubt(found, doubt_limit)[0]
+        count = _QUANTISED_CANDIDATES if together else 2 * VECTORS
+        if len(enough) >= count and len(_most_different(enough)) == VECTORS:
             break
         try:
             outputs, other = optimised(inputs), plain(inputs)
@@ -173,6 +196,9 @@ def _candidates(
             f"ONNX Runtime gives no answer to compare with: {reason}",
             "check that the model runs in ONNX Runtime with these input shapes",
         )
+    if together:
+        largest = max(candidate.doubt for candidate in found)
+        return [replace(candidate, doubt=largest) for candidate in found]
     return found
 
 

@@ -19,38 +19,56 @@ from edgepack.errors import ModelError
 if TYPE_CHECKING:
     import onnx
 
-_EXACT = ("session.disable_quant_qdq", "session.x64quantprecision")
-"""Without them products of bytes saturate at 16 bits on x86-64 CPUs that lack VNNI."""
+_EXACT = "session.x64quantprecision"
+"""Without it products of bytes saturate at 16 bits on x86-64 CPUs that lack VNNI."""
+_APART = "session.disable_quant_qdq"
+"""Keeps DequantizeLinear, an operator and QuantizeLinear three operators of numbers."""
+_QUANTISING = ("QuantizeLinear", "DynamicQuantizeLinear")
 _OPSETS_BACK = 6
 """How many opsets older than the model's ONNX Runtime may be."""
+
+
+def is_quantised(imported: ImportedModel) -> bool:
+    """Whether numbers become integers in between: the last bit of one may then make a whole step."""
+    return any(node.op_type in _QUANTISING for node in imported.model.graph.node)
 
 
 def reference(imported: ImportedModel, *, optimise: bool) -> Infer:
     """A function that runs the model as it was before edgepack changed it.
 
-    Outputs whose shape depends on data are padded and counted, as a package gives them. Otherwise as
-    run_onnx().
+    With ``optimise`` quantised layers are computed as the integers that they are meant to be, without it
+    as the numbers that they are spelled with. Outputs whose shape depends on data are padded and
+    counted, as a package gives them. Otherwise as run_onnx().
     """
     added = padding.counts_of(imported.padded)
     names = [spec.name for spec in imported.outputs if spec.name not in added]
-    run = run_onnx(imported.source.path, imported.reference, names, optimise=optimise)
+    path, content, joined = imported.source.path, imported.reference, is_quantised(imported)
+    run = run_onnx(path, content, names, optimise=optimise, joined=joined)
     return padding.through(imported.padded, run)
 
 
-def run_onnx(path: Path, content: bytes | None, names: Sequence[str], *, optimise: bool) -> Infer:
+def run_onnx(
+    path: Path,
+    content: bytes | None,
+    names: Sequence[str],
+    *,
+    optimise: bool,
+    joined: bool = False,
+) -> Infer:
     """A function that gives the outputs ``names`` of an ONNX model, on one thread.
 
     Sums then have one order. ``content`` stands for the file at ``path`` where the model is not in it
-    as it is. ``optimise`` lets ONNX Runtime rewrite the graph, as it does by default. Raises ModelError
-    where nothing can load the model.
+    as it is. ``optimise`` lets ONNX Runtime rewrite the graph, as it does by default; then ``joined``
+    lets it make one operator of integers of a layer between DequantizeLinear and QuantizeLinear.
+    Raises ModelError where nothing can load the model.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
-    for entry in _EXACT:
-        options.add_session_config_entry(entry, "1")
+    options.add_session_config_entry(_EXACT, "1")
+    options.add_session_config_entry(_APART, "0" if joined else "1")
     level = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
     session = _session(path, content, options)

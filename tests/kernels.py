@@ -272,6 +272,7 @@ def expected(network: onnx.ModelProto, names: Sequence[str], inputs: Arrays) -> 
         return list(ReferenceEvaluator(network).run(None, feed))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.add_session_config_entry("session.x64quantprecision", "1")  # the same of its layers
     session = onnxruntime.InferenceSession(
         network.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )

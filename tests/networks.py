@@ -219,3 +219,27 @@ NETWORKS: dict[str, Network] = {
     "two_in_three_out": two_in_three_out,
     "integer_codes": integer_codes,
 }
+
+
+def quantised(layers: int, output: str = "y") -> onnx.ModelProto:
+    """Convolutions one behind the other, each between integers; ``output`` is y, or its integers q."""
+    generator = np.random.default_rng(4)
+    scale, zero_point = np.float32(0.05), np.uint8(128)
+    nodes: list[onnx.NodeProto] = []
+    values: dict[str, Any] = {"s": scale, "z": zero_point}
+    values |= {"ws": np.float32(0.006), "wz": np.int8(0)}
+    last = "x"
+    for i in range(layers):
+        values[f"w{i}"] = np.asarray(generator.integers(-127, 128, (16, 16, 3, 3)) // 5, np.int8)
+        nodes += [
+            node("QuantizeLinear", f"{last} s z", f"q{i}"),
+            node("DequantizeLinear", f"q{i} s z", f"d{i}"),
+            node("DequantizeLinear", f"w{i} ws wz", f"k{i}"),
+            node("Conv", f"d{i} k{i}", f"c{i}", pads=[1, 1, 1, 1]),
+        ]
+        last = f"c{i}"
+    nodes.append(node("QuantizeLinear", f"{last} s z", "q"))
+    if output == "y":
+        nodes.append(node("DequantizeLinear", "q s z", "y"))
+    shape, types = [1, 16, 12, 12], {"q": TensorProto.UINT8}
+    return model(nodes, {"x": shape}, {output: shape}, values, types=types)

@@ -39,6 +39,14 @@ class Filtering:
         """Inputs, and products, of one application."""
         return self.outputs + self.taps - 1
 
+    @property
+    def is_binary(self) -> bool:
+        """Whether every factor is a binary fraction: whole numbers then stay exact, while digits last."""
+        factors = (
+            value for matrix in (self.at, self.g, self.bt) for row in matrix for value in row
+        )
+        return all(factor.denominator & (factor.denominator - 1) == 0 for factor in factors)
+
 
 @lru_cache(maxsize=16)
 def filtering(outputs: int, taps: int) -> Filtering:

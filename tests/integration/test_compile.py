@@ -24,7 +24,9 @@ EVERYWHERE = [argument for target in TARGETS for argument in ("--target", target
 
 
 def reference(model: Path, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, inputs), strict=True))
 
@@ -218,6 +220,25 @@ def test_more_outputs_than_a_package_holds_are_refused_before_compiling(
     assert done.returncode == 4
     assert "65 outputs" in json.loads(done.stdout)["error"]["message"]
     assert not list(tmp_path.glob("*.epk"))
+
+
+@pytest.mark.parametrize("output", ["y", "q"])
+def test_quantised_layers_give_the_same_integers_on_every_cpu(
+    output: str, edgepack: Edgepack, edgepack_json: Callable[..., Any], tmp_path: Path
+) -> None:
+    """ONNX Runtime's own ways of computing them differ by steps: the package is held to what was measured."""
+    model = networks.save(networks.quantised(6, output), tmp_path / "model.onnx")
+    package = tmp_path / "model.epk"
+    said = edgepack_json("compile", model, *EVERYWHERE, "-o", package)
+    assert [target["check"]["max_relative_error"] for target in said["targets"]] == [0.0] * 5
+    inspected = edgepack_json("inspect", package)
+    assert {target["model"]["tolerance"] for target in inspected["targets"]} == {1e-4}
+    inputs = inputs_of(inspected, 7, high=0)
+    wanted = reference(model, inputs)
+    assert len(np.unique(wanted[output])) > 10
+    for target in ("host", "raspberrypi4"):
+        answer = run(edgepack, package, target, inputs, tmp_path)
+        np.testing.assert_array_equal(answer[output], wanted[output])
 
 
 def test_an_index_in_range_reads_and_writes_where_onnx_runtime_does(

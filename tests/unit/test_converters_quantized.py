@@ -106,6 +106,31 @@ def test_constant_weights_are_scaled_when_the_model_is_compiled() -> None:
     assert len(compiled.plan.calls) == 1
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16"])
+@pytest.mark.parametrize("extents", [(), (6,)])
+def test_constants_are_quantised_when_the_model_is_compiled(
+    dtype: str, extents: tuple[int, ...]
+) -> None:
+    """A quantiser may leave weights as numbers; a kernel for each of them would take long to compile."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["w", "s", "z"], ["q"], axis=0),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"], axis=0),
+        helper.make_node("Add", ["x", "d"], ["y"]),
+        helper.make_node("QuantizeLinear", ["v", "t"], ["p"]),
+    ]
+    ends = np.array([np.inf, -np.inf, 1e30, 0.5, 1.5, -2.5, 3], np.float32)
+    parameters = {
+        "w": weights(6, 5) * 3,
+        "s": steps(*extents),
+        "z": whole(dtype, *extents),
+        "v": ends,
+        "t": np.float32(1),
+    }
+    network = inferred.network(nodes, {"x": (6, 5)}, "yp", parameters, opset=21)
+    compiled, _ = kernels.check(network, BEST, tolerance=0)
+    assert compiled.rules_called == ["elementwise"]
+
+
 def test_range_of_the_data_gives_the_scale() -> None:
     nodes = [
         helper.make_node("DynamicQuantizeLinear", ["x"], list("ysz")),

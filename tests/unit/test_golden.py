@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from edgepack import golden, importers
 from edgepack.artefacts import GoldenVectors, Infer, Tensors
 from edgepack.errors import CompileError, ModelError
-from edgepack.reference import _same_operators
+from edgepack.reference import _same_operators, reference
 from tests import networks
 
 
@@ -122,6 +123,42 @@ def test_integers_must_be_equal() -> None:
     whole = np.array([1, 2, 3])
     assert golden.relative_error(whole, whole) == 0.0
     assert golden.relative_error(whole + 1, whole) == float("inf")
+
+
+def test_integers_of_8_bits_may_stand_for_numbers_and_are_compared_by_their_steps() -> None:
+    for dtype, low, high in ((np.int8, -128, 127), (np.uint8, 0, 255)):
+        ends = np.array([low, high, low], dtype)
+        assert golden.relative_error(ends, ends) == 0.0
+        assert golden.relative_error(ends[::-1], ends) == 0.0
+        assert golden.relative_error(ends, ends[[1, 1, 0]]) == 1.0
+        assert golden.relative_error(np.array([low + 2, high, low], dtype), ends) == 2 / 255
+
+
+def test_of_quantised_layers_the_reference_doubts_every_answer_as_much_as_the_worst(
+    tmp_path: Path,
+) -> None:
+    path = networks.save(networks.quantised(6), tmp_path / "quantised.onnx")
+    imported, said = importers.import_model(path, {}), list[str]()
+    vectors = golden.make_golden(imported, 1e-4, warn=said.append)
+    assert vectors.distinct
+    step = 0.05 / max(float(np.abs(outputs["y"]).max()) for outputs in vectors.outputs)
+    assert vectors.tolerance >= step
+    assert "answers vary by" in said[0]
+    integers, numbers = (reference(imported, optimise=value) for value in (True, False))
+    for inputs, outputs in zip(vectors.inputs, vectors.outputs, strict=True):
+        np.testing.assert_array_equal(integers(inputs)["y"], outputs["y"])
+        assert golden.relative_error(numbers(inputs)["y"], outputs["y"]) <= vectors.tolerance
+
+
+def test_a_device_is_held_to_twice_the_error_measured_here_where_doubt_widened_the_tolerance(
+    convolutional: GoldenVectors,
+) -> None:
+    wide = replace(convolutional, tolerance=0.3)
+    assert golden.tightened(wide, 0.0, 1e-4).tolerance == 1e-4
+    assert golden.tightened(wide, 0.02, 1e-4).tolerance == 0.04
+    assert golden.tightened(wide, 0.2, 1e-4).tolerance == 0.3
+    narrow = replace(convolutional, tolerance=2e-5)
+    assert golden.tightened(narrow, 1e-5, 1e-4).tolerance == 2e-5
 
 
 def test_the_same_model_gives_the_same_vectors(tmp_path: Path) -> None:

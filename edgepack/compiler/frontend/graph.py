@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,9 @@ class _Graph:
         self.values: dict[str, Any] = {
             tensor.name: constant(numpy_helper.to_array(tensor)) for tensor in graph.initializer
         }
+        self.givers: dict[str, Node] = {}
+        self.readers = Counter(name for node in graph.node for name in node.input)
+        self.readers.update(value.name for value in graph.output)
         self.parameters = []
         for value in (v for v in graph.input if v.name not in self.values):
             spec = self.spec(value.name)
@@ -109,6 +113,7 @@ class _Graph:
         for spec, result in zip(node.outputs, results, strict=False):
             if spec.name:
                 self.values[spec.name] = self.checked(node, spec, result)
+                self.givers[spec.name] = node
 
     def node(self, proto: onnx.NodeProto) -> Node:
         """A node as converters take it."""
@@ -124,6 +129,8 @@ class _Graph:
             builder=self.builder,
             proto=proto,
             target=self.target,
+            givers=tuple(self.givers.get(name) for name in proto.input),
+            readers=sum(self.readers[name] for name in proto.output),
         )
 
     def checked(self, node: Node, spec: TensorSpec, result: Any) -> Any:

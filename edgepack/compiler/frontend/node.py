@@ -42,6 +42,10 @@ class Node:
     proto: onnx.NodeProto
     target: Target | None = None
     """What the model is compiled for, where that is known."""
+    givers: tuple[Node | None, ...] = ()
+    """The nodes that gave the inputs; None for one that no node gave."""
+    readers: int = 0
+    """How often the outputs are read: by nodes, and as outputs of the model."""
 
     def has(self, index: int) -> bool:
         """Whether input ``index`` is given."""
@@ -58,6 +62,10 @@ class Node:
     def dtype(self, index: int = 0) -> str:
         """Element type of an input, by its NumPy name."""
         return dtype_of(self.inputs[index])
+
+    def giver(self, index: int) -> Node | None:
+        """The node that gave input ``index``."""
+        return self.givers[index] if index < len(self.givers) else None
 
     def constant(self, index: int) -> np.ndarray | None:
         """The value of an input that is known now; None for any other and where it is not given."""

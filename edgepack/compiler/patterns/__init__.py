@@ -11,6 +11,7 @@ arithmetic      neutral operands, exact divisions, clipping, powers
 activations     GELU in both forms, SiLU, hard-swish
 normalisation   layer and RMS normalisation
 lookup          products with one-hot rows
+whole_numbers   integers that are float32 before and after
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def recognise(module: IRModule) -> IRModule:
         lookup,
         normalisation,
         tensor_code,
+        whole_numbers,
     )
 
     patterns = (
@@ -44,5 +46,6 @@ def recognise(module: IRModule) -> IRModule:
         *activations.PATTERNS,
         *normalisation.PATTERNS,
         *lookup.PATTERNS,
+        *whole_numbers.PATTERNS,
     )
     return graph.rewritten(module, patterns)

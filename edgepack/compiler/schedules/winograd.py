@@ -8,8 +8,10 @@ Output is cut into tiles of a few pixels. Per strip of tiles, small enough for t
 
 U = G g Gt is made at compile time. F(4x4, 3x3) needs 36 products where the plain convolution needs
 144, F(2x2, 3x3) 16 instead of 36, F(2, 5) 6 instead of 10; what is saved must pay for the transforms
-and for reading U, which is larger than the weights. An estimate of both decides. Strips are shared
-by threads, each with its own V and M. Tiles at the edges read zeros outside the image, and store
+and for reading U, which is larger than the weights. An estimate of both decides. Where the result is
+rounded next, as that of a quantised layer, only those will do whose factors are binary fractions:
+F(2x2, 3x3) of whole numbers is exact, of thirds it would not be. Strips are shared by threads, each
+with its own V and M. Tiles at the edges read zeros outside the image, and store
 only what lies inside the output; all others do neither.
 """
 
@@ -20,7 +22,9 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from edgepack.compiler.cook_toom import Filtering, filtering
+from edgepack.compiler.schedules.expressions import visit
 from edgepack.compiler.schedules.geometry import Geometry, geometry_of
+from edgepack.compiler.schedules.groups import Group
 from edgepack.compiler.schedules.nest import Nest, Request
 from edgepack.compiler.schedules.winograd_form import Form
 from edgepack.compiler.schedules.winograd_nest import Writer
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 
 _MOST_INPUTS = 6
 """Longer transforms lose too many digits of float32."""
+_ROUNDING = ("tirx.nearbyint", "tirx.round")
 _GAIN = 0.85
 """Of the plain convolution's time, at most: an estimate that is this close is not worth the digits."""
 _BYTES_PER_CYCLE = 1.5
@@ -49,7 +54,8 @@ def schedule(request: Request) -> Nest | None:
         return None
     if not request.memory.kernel.is_constant(geometry.weights):
         return None
-    form = choose(geometry, request.lanes, request.target)
+    exact = _is_rounded(request.group)
+    form = choose(geometry, request.lanes, request.target, exact=exact)
     if form is None:
         return None
     writer = Writer(request, geometry, form)
@@ -61,8 +67,21 @@ def schedule(request: Request) -> Nest | None:
     )
 
 
-def choose(geometry: Geometry, lanes: int, target: Target) -> Form | None:
-    """The fastest form by estimate; None where the plain convolution is."""
+def _is_rounded(group: Group) -> bool:
+    """Whether the epilogue rounds: the last bit of a sum can then become a whole number."""
+    from tvm import ir
+
+    return any(
+        isinstance(node, ir.Call) and node.op.name in _ROUNDING
+        for stage in (group.result, *group.inlined)
+        for node in visit(stage.value)
+    )
+
+
+def choose(geometry: Geometry, lanes: int, target: Target, *, exact: bool = False) -> Form | None:
+    """The fastest form by estimate, of those that keep whole numbers ``exact``; None where the plain
+    convolution is faster.
+    """
     vectors = -(-geometry.out_channels // lanes)
     pixels = geometry.batch * geometry.out_height * geometry.out_width
     plain = float(geometry.depth * vectors * pixels)
@@ -71,6 +90,8 @@ def choose(geometry: Geometry, lanes: int, target: Target) -> Form | None:
     for rows in _forms(geometry.kernel[0]):
         for columns in _forms(geometry.kernel[1]):
             if rows.outputs == columns.outputs == 1:
+                continue
+            if exact and not (rows.is_binary and columns.is_binary):
                 continue
             form = Form(rows=rows, columns=columns)
             cost = _cost(geometry, form, lanes, target)

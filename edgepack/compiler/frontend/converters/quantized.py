@@ -8,7 +8,7 @@ the order and the types of ONNX Runtime: the same integers.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgepack.compiler.frontend.converters.values import bound, cast, constants_of, reshaped
 from edgepack.compiler.frontend.node import (
@@ -20,26 +20,42 @@ from edgepack.compiler.frontend.node import (
     shape_of,
 )
 
-if TYPE_CHECKING:
-    import numpy as np
-
 DOMAIN = ""
 
 _BEYOND = float(1 << 20)
 """Further than any zero point from the end of any range; an int32 holds it exactly."""
 
 
-def _quantize(node: Node) -> Any:
+def quantize(node: Node) -> Any:
+    """QuantizeLinear by its definition."""
     from tvm import relax
 
     result_type = node.outputs[0].dtype
     range_of(node, result_type)
     division = _division_type(node)
+    known = constants_of([operand for operand in node.inputs if operand is not None])
+    if known is not None:
+        return _quantized_now(node, division)
     data = bound(node, cast(node.inputs[0], division))
-    scale = bound(node, cast(_spread(node, node.inputs[1]), division))
+    scale = bound(node, cast(spread(node, node.inputs[1]), division))
     quotient = node.emit(relax.op.divide(data, scale))
-    zero_point = _spread(node, node.inputs[2]) if node.has(2) else None
+    zero_point = spread(node, node.inputs[2]) if node.has(2) else None
     return saturated(node, bound(node, cast(quotient, "float32")), zero_point, result_type)
+
+
+def _quantized_now(node: Node, division: str) -> Any:
+    import numpy as np
+
+    data, scale = constant_of(node.inputs[0]), constant_of(spread(node, node.inputs[1]))
+    zero_point = constant_of(spread(node, node.inputs[2])) if node.has(2) else np.int32(0)
+    assert data is not None
+    assert scale is not None
+    assert zero_point is not None
+    low, high = (end - zero_point.astype(np.int32) for end in range_of(node, node.outputs[0].dtype))
+    with np.errstate(all="ignore"):
+        quotient = (data.astype(division) / scale.astype(division)).astype(np.float32)
+    cut = np.where(np.isnan(quotient), high, np.clip(quotient, low, high))
+    return constant(np.rint(cut) + zero_point, node.outputs[0].dtype)
 
 
 def _division_type(node: Node) -> str:
@@ -67,62 +83,67 @@ def saturated(node: Node, value: Any, zero_point: Any, dtype: str) -> Any:
     from tvm import relax
 
     low, high = range_of(node, dtype)
-    rounded = node.emit(relax.op.round(value))
     known = constant_of(zero_point) if zero_point is not None else None
     if zero_point is None or (known is not None and known.size == 1):
         offset = 0 if known is None else int(known.reshape(-1)[0])
-        # NaN becomes the upper end: the clip takes that where a comparison is false.
-        clipped = node.emit(relax.op.clip(rounded, float(low - offset), float(high - offset)))
-        integers = node.emit(relax.op.astype(clipped, "int32"))
-        if offset:
-            integers = node.emit(relax.op.add(integers, constant(offset, "int32")))
-        return relax.op.astype(integers, dtype)
-    clipped = node.emit(relax.op.clip(rounded, -_BEYOND, _BEYOND))
+        return shifted(node, value, (low - offset, high - offset), offset, dtype)
+    clipped = node.emit(relax.op.clip(value, -_BEYOND, _BEYOND))
     moved = relax.op.add(
-        node.emit(relax.op.astype(clipped, "int32")), bound(node, cast(zero_point, "int32"))
+        node.emit(relax.op.astype(node.emit(relax.op.round(clipped)), "int32")),
+        bound(node, cast(zero_point, "int32")),
     )
     inside = node.emit(relax.op.maximum(node.emit(moved), constant(low, "int32")))
     inside = node.emit(relax.op.minimum(inside, constant(high, "int32")))
     return relax.op.astype(inside, dtype)
 
 
-def _dequantize(node: Node) -> Any:
+def shifted(node: Node, value: Any, ends: tuple[int, int], offset: int, dtype: str) -> Any:
+    """float32 ``value``, cut to ``ends`` and rounded, plus ``offset``, as integers ``dtype``.
+
+    Rounding keeps the order and whole numbers: what is cut first is rounded in two operations.
+    """
     from tvm import relax
 
-    known = constants_of([operand for operand in node.inputs if operand is not None])
-    if known is not None:
-        return _dequantized_now(node, known)
-    data, scale = node.inputs[0], bound(node, cast(_spread(node, node.inputs[1]), "float32"))
-    if node.has(2):
-        data = node.emit(_difference(node, data, _spread(node, node.inputs[2])))
-    result = relax.op.multiply(bound(node, cast(data, "float32")), scale)
+    # NaN becomes the upper end: the clip takes that where a comparison is false.
+    clipped = node.emit(relax.op.clip(value, float(ends[0]), float(ends[1])))
+    integers = node.emit(relax.op.astype(node.emit(relax.op.round(clipped)), "int32"))
+    if offset:
+        integers = node.emit(relax.op.add(integers, constant(offset, "int32")))
+    return relax.op.astype(integers, dtype)
+
+
+def _dequantize(node: Node) -> Any:
+    import numpy as np
+    from tvm import relax
+
+    integers, scale = centred(node), spread(node, node.inputs[1])
+    known = constants_of([integers, scale])
+    if known is not None:  # weights
+        return constant(known[0] * known[1].astype(np.float32), node.outputs[0].dtype)
+    result = relax.op.multiply(integers, bound(node, cast(scale, "float32")))
     return cast(node.emit(result), node.outputs[0].dtype)
 
 
-def _difference(node: Node, data: Any, zero_point: Any) -> Any:
-    """In int32, which holds it exactly; the zero point of an int32 tensor is 0."""
+def centred(node: Node) -> Any:
+    """The integers of DequantizeLinear's input less their zero point, as float32; known ones are known."""
+    import numpy as np
     from tvm import relax
 
+    data = node.inputs[0]
+    zero_point = spread(node, node.inputs[2]) if node.has(2) else None
+    # In int32, which holds the difference exactly; the zero point of an int32 tensor is 0.
     wide = "int32" if "int" in dtype_of(data) else "float32"
-    return relax.op.subtract(bound(node, cast(data, wide)), bound(node, cast(zero_point, wide)))
+    known = constants_of([data] if zero_point is None else [data, zero_point])
+    if known is not None:
+        first, *rest = (value.astype(wide) for value in known)
+        return constant(np.subtract(first, *rest) if rest else first, "float32")
+    if zero_point is not None:
+        parts = (bound(node, cast(operand, wide)) for operand in (data, zero_point))
+        data = node.emit(relax.op.subtract(*parts))
+    return bound(node, cast(data, "float32"))
 
 
-def _dequantized_now(node: Node, known: list[np.ndarray]) -> Any:
-    """Weights, as the constants that they are."""
-    import numpy as np
-
-    data, scale = known[0], constant_of(_spread(node, node.inputs[1]))
-    assert scale is not None
-    wide = data.astype(np.int32) if data.dtype.kind in "iu" else data.astype(np.float32)
-    if len(known) > 2:
-        zero_point = constant_of(_spread(node, node.inputs[2]))
-        assert zero_point is not None
-        wide = wide - zero_point.astype(wide.dtype)
-    result = wide.astype(np.float32) * scale.astype(np.float32)
-    return constant(result, node.outputs[0].dtype)
-
-
-def _spread(node: Node, parameter: Any) -> Any:
+def spread(node: Node, parameter: Any) -> Any:
     """A scale or a zero point as it broadcasts to the data."""
     shape, extents = node.shape(), shape_of(parameter)
     block = int(node.attributes.get("block_size", 0))
@@ -169,5 +190,4 @@ def _dynamic_quantize(node: Node) -> list[Any]:
 CONVERTERS: dict[str, Converter] = {
     "DequantizeLinear": _dequantize,
     "DynamicQuantizeLinear": _dynamic_quantize,
-    "QuantizeLinear": _quantize,
 }

@@ -22,6 +22,10 @@ from edgepack.compiler.schedules.mathematics.terms import (
 _ALL_WHOLE = 2.0**23
 """From here on every float32 is an integer."""
 
+_ROUNDS_SMALL = 1.5 * 2.0**23
+"""Added to what is below 2^22 in magnitude, and subtracted again, it rounds to an integer."""
+_SMALL = 2.0**22
+
 _SIGN = -(1 << 31)
 _MAGNITUDE = (1 << 31) - 1
 
@@ -38,6 +42,9 @@ def nearbyint(x: Any) -> Any | None:
 
     if not is_taken(x):
         return None
+    if _is_small(x):
+        # By way of a variable: TVM takes x + c - c for x.
+        return let(x + constant(_ROUNDS_SMALL, x), lambda sum: sum - constant(_ROUNDS_SMALL, x))
     end = constant(_ALL_WHOLE, x)
 
     def whole(x: Any) -> Any:
@@ -47,6 +54,16 @@ def nearbyint(x: Any) -> Any | None:
         return tirx.Select(a < end, _with_sign(sum - end, x), x)
 
     return let(x, whole)
+
+
+def _is_small(x: Any) -> bool:
+    """Whether the expression itself cuts its value to less than 2^22, as a clip does; never NaN then."""
+    from tvm import tirx
+
+    if not isinstance(x, tirx.Max) or not isinstance(x.a, tirx.Min):
+        return False
+    ends = (x.b, x.a.b)
+    return all(isinstance(end, tirx.FloatImm) and abs(end.value) < _SMALL for end in ends)
 
 
 def atan(x: Any) -> Any | None:
