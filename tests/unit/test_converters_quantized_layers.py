@@ -134,7 +134,8 @@ def test_matrix_product(by_channel: bool) -> None:
     kernels.check(layer(operator, (2, 5, 300), parameters, axis=1), BEST, tolerance=0)
 
 
-def test_product_of_what_requests_bring() -> None:
+@pytest.mark.parametrize("shapes", [((2, 5, 24), (2, 24, 7)), ((24,), (24,)), ((5, 24), (24,))])
+def test_product_of_what_requests_bring(shapes: tuple[Sequence[int], Sequence[int]]) -> None:
     nodes = [
         *quantised("x", "xs", "xz", "a"),
         *quantised("z", "ys", "yz", "b"),
@@ -142,7 +143,7 @@ def test_product_of_what_requests_bring() -> None:
         helper.make_node("QuantizeLinear", ["c", "ys", "yz"], ["y"]),
     ]
     parameters = {"xs": XS, "xz": np.uint8(119), "ys": YS, "yz": np.uint8(130)}
-    network = inferred.network(nodes, {"x": (2, 5, 24), "z": (2, 24, 7)}, "y", parameters)
+    network = inferred.network(nodes, {"x": shapes[0], "z": shapes[1]}, "y", parameters)
     kernels.check(network, BEST, tolerance=0)
 
 
@@ -188,16 +189,50 @@ def test_scales_below_zero_are_left_to_the_definition() -> None:
     kernels.check(layer(operator, (1, 6, 9, 11), parameters, between), BEST, tolerance=0)
 
 
-def test_sum() -> None:
+@pytest.mark.parametrize("name", ["Add", "Mul"])
+def test_element_by_element(name: str) -> None:
     nodes = [
         *quantised("x", "xs", "xz", "a"),
         *quantised("z", "ys", "yz", "b"),
-        helper.make_node("Add", ["a", "b"], ["c"]),
+        helper.make_node(name, ["a", "b"], ["c"]),
         helper.make_node("Relu", ["c"], ["r"]),
         helper.make_node("QuantizeLinear", ["r", "ys", "yz"], ["y"]),
     ]
     parameters = {"xs": XS, "xz": np.uint8(119), "ys": YS, "yz": np.uint8(13)}
     inputs = {"x": (2, 6, 5, 7), "z": (2, 6, 1, 1)}
+    kernels.check(inferred.network(nodes, inputs, "y", parameters), BEST, tolerance=0)
+
+
+MOVEMENTS: dict[str, tuple[onnx.NodeProto, dict[str, Any]]] = {
+    "MaxPool": (
+        helper.make_node("MaxPool", ["a"], ["c"], kernel_shape=[3, 3], strides=[2, 2]),
+        {},
+    ),
+    "Flatten": (helper.make_node("Flatten", ["a"], ["c"]), {}),
+    "Reshape": (helper.make_node("Reshape", ["a", "t"], ["c"]), {"t": kernels.integers(2, -1, 9)}),
+    "Transpose": (helper.make_node("Transpose", ["a"], ["c"], perm=[0, 2, 3, 1]), {}),
+    "Unsqueeze": (helper.make_node("Unsqueeze", ["a", "t"], ["c"]), {"t": kernels.integers(1)}),
+}
+
+
+@pytest.mark.parametrize("scale", [XS, YS])
+@pytest.mark.parametrize("name", MOVEMENTS)
+def test_what_only_moves_numbers(name: str, scale: np.float32) -> None:
+    operator, parameters = MOVEMENTS[name]
+    network = layer(operator, (2, 6, 7, 9), parameters | {"ys": scale})
+    kernels.check(network, BEST, tolerance=0)
+
+
+def test_concatenation_of_other_scales() -> None:
+    nodes = [
+        *quantised("x", "xs", "xz", "a"),
+        *quantised("z", "ys", "yz", "b"),
+        *quantised("v", "ys", "xz", "d"),
+        helper.make_node("Concat", ["a", "b", "d"], ["c"], axis=1),
+        helper.make_node("QuantizeLinear", ["c", "ys", "yz"], ["y"]),
+    ]
+    parameters = {"xs": XS, "xz": np.uint8(119), "ys": YS, "yz": np.uint8(13)}
+    inputs = {"x": (2, 6, 5, 7), "z": (2, 3, 5, 7), "v": (2, 16, 5, 7)}
     kernels.check(inferred.network(nodes, inputs, "y", parameters), BEST, tolerance=0)
 
 

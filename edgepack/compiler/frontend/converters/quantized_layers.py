@@ -3,8 +3,9 @@
 They are computed on the integers, as float32, with the Relu or Clip that may stand before QuantizeLinear:
 
     y = round(clip((sum((x - zx) * (w - zw)) + b) * (sx * sw / sy))) + zy      products
+    y = round(clip((a - za) * (b - zb) * (sa * sb / sy))) + zy                 element by element
     y = round(clip((a - za) * (sa / sy) + (b - zb) * (sb / sy))) + zy          sums
-    y = round(clip(mean(x - zx) * (sx / sy))) + zy                             averages
+    y = round(clip(f(x - zx) * (sx / sy))) + zy                                pools and movements
 
 There are fewer products, and no division for each number; what an activation cuts off, the clip does.
 Sums of integers below 2^24 are exact in any order, so that this gives what ONNX Runtime does where it joins
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from edgepack.compiler.frontend.converters import pooling
 from edgepack.compiler.frontend.converters.convolution import convolved
 from edgepack.compiler.frontend.converters.quantized import centred, quantize, range_of, shifted
-from edgepack.compiler.frontend.converters.values import bound
+from edgepack.compiler.frontend.converters.values import bound, concatenated
 from edgepack.compiler.frontend.converters.windows import windows_of
 from edgepack.compiler.frontend.node import Converter, Node, constant, constant_of, shape_of
 
@@ -86,12 +87,12 @@ def _scales(node: Node, layer: Node) -> list[np.ndarray] | None:
 
     None where an operand is no dequantised bytes, or a parameter is not known or lies elsewhere.
     """
-    operands = [layer.giver(index) for index in range(_OPERATORS[layer.operator].operands)]
+    operands = _operands(layer)
     if node.outputs[0].dtype not in _BYTES or node.dtype() != "float32":
         return None
     if any(layer.attributes.get(name, 1) != 1 for name in ("alpha", "beta")):
         return None
-    if layer.has(2) and layer.constant(2) is None:
+    if layer.operator in _PRODUCTS and layer.has(2) and layer.constant(2) is None:
         return None
     scales = []
     for quantised in (*operands, node):
@@ -104,6 +105,12 @@ def _scales(node: Node, layer: Node) -> list[np.ndarray] | None:
             return None
         scales.append(known.reshape(-1))
     return scales
+
+
+def _operands(layer: Node) -> list[Node | None]:
+    """What gives the inputs that are to be dequantised."""
+    count = _OPERATORS[layer.operator].operands or len(layer.inputs)
+    return [layer.giver(index) for index in range(count)]
 
 
 def _scale(quantised: Node) -> np.ndarray | None:
@@ -128,7 +135,7 @@ def _is_bytes(operand: Node) -> bool:
 def _by_channel(layer: Node, weight: Node) -> bool:
     """Whether a kernel's scales lie along the channels of the result."""
     rank = len(weight.shape())
-    if layer.operator not in ("Conv", "Gemm", "MatMul") or rank < 2:
+    if layer.operator not in _PRODUCTS or rank < 2:
         return False
     first = layer.operator == "Conv" or layer.attributes.get("transB", 0)
     return int(weight.attributes.get("axis", 1)) % rank == (0 if first else rank - 1)
@@ -140,9 +147,9 @@ def _as_integers(
     """What ``node`` makes of the layer."""
     import numpy as np
 
-    operator, own = _OPERATORS[layer.operator], scales[-1]
-    given = [giver for giver in layer.givers[: operator.operands] if giver is not None]
-    steps = operator.compute(layer, [centred(giver) for giver in given], scales)
+    own = scales[-1]
+    integers = [centred(giver) for giver in _operands(layer) if giver is not None]
+    steps = _OPERATORS[layer.operator].compute(layer, integers, scales)
     zero_point = node.constant(2)
     offset = 0 if zero_point is None else int(zero_point.reshape(()))
     least, greatest = (end - offset for end in range_of(node, node.outputs[0].dtype))
@@ -156,7 +163,8 @@ def _scaled(node: Node, value: Any, factor: np.ndarray) -> Any:
 
     if (factor == 1).all():
         return value
-    return node.emit(relax.op.multiply(value, constant(factor, "float32")))
+    spread = factor.reshape(()) if factor.size == 1 else factor  # of a result without axes, too
+    return node.emit(relax.op.multiply(value, constant(spread, "float32")))
 
 
 def _product(layer: Node, operands: list[Any], scales: list[np.ndarray]) -> Any:
@@ -206,38 +214,78 @@ def _along_channels(layer: Node, values: np.ndarray) -> np.ndarray:
     return values.reshape([-1] + [1] * (len(layer.shape()) - 2))
 
 
-def _sum(layer: Node, operands: list[Any], scales: list[np.ndarray]) -> Any:
-    from tvm import relax
-
+def _parts(layer: Node, operands: list[Any], scales: list[np.ndarray]) -> list[Any]:
+    """The operands in steps of the result."""
     *factors, own = scales
-    parts = [
+    return [
         _scaled(layer, operand, factor / own)
         for operand, factor in zip(operands, factors, strict=True)
     ]
-    return layer.emit(relax.op.add(*parts))
 
 
-def _average(layer: Node, operands: list[Any], scales: list[np.ndarray]) -> Any:
-    pool = pooling.CONVERTERS[layer.operator]
-    mean = pool(replace(layer, inputs=(*operands, *layer.inputs[1:])))
-    return _scaled(layer, bound(layer, mean), scales[0] / scales[1])
+def _sum(layer: Node, operands: list[Any], scales: list[np.ndarray]) -> Any:
+    from tvm import relax
+
+    return layer.emit(relax.op.add(*_parts(layer, operands, scales)))
+
+
+def _concatenation(layer: Node, operands: list[Any], scales: list[np.ndarray]) -> Any:
+    parts = _parts(layer, operands, scales)
+    return bound(layer, concatenated(layer, parts, int(layer.attributes["axis"])))
+
+
+def _times(layer: Node, operands: list[Any], scales: list[np.ndarray]) -> Any:
+    from tvm import relax
+
+    first, second, own = scales
+    return _scaled(layer, layer.emit(relax.op.multiply(*operands)), first * second / own)
+
+
+def _pool(layer: Node, operands: list[Any], scales: list[np.ndarray]) -> Any:
+    pooled = pooling.CONVERTERS[layer.operator](replace(layer, inputs=tuple(operands)))
+    result = pooled[0] if isinstance(pooled, list) else pooled
+    return _scaled(layer, bound(layer, result), scales[0] / scales[1])
+
+
+def _reshaped(layer: Node, operands: list[Any], scales: list[np.ndarray]) -> Any:
+    from tvm import relax
+
+    same = layer.emit(relax.op.reshape(operands[0], list(layer.outputs[0].shape)))
+    return _scaled(layer, same, scales[0] / scales[1])
+
+
+def _permuted(layer: Node, operands: list[Any], scales: list[np.ndarray]) -> Any:
+    from tvm import relax
+
+    same = layer.emit(relax.op.permute_dims(operands[0], layer.attributes.get("perm")))
+    return _scaled(layer, same, scales[0] / scales[1])
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Operator:
-    """``compute(layer, integers, scales)`` gives the result in steps of the result's scale, not yet whole."""
+    """``compute(layer, integers, scales)`` gives the result in steps of the result's scale, not yet whole.
+
+    ``operands`` inputs are to be dequantised, the first ones; 0: all.
+    """
 
     operands: int
     compute: Callable[[Node, list[Any], list[np.ndarray]], Any]
 
 
+_PRODUCTS = ("Conv", "Gemm", "MatMul")
+
 _OPERATORS: dict[str, _Operator] = {
     "Add": _Operator(operands=2, compute=_sum),
-    "AveragePool": _Operator(operands=1, compute=_average),
-    "Conv": _Operator(operands=2, compute=_product),
-    "Gemm": _Operator(operands=2, compute=_product),
-    "GlobalAveragePool": _Operator(operands=1, compute=_average),
-    "MatMul": _Operator(operands=2, compute=_product),
-}
+    "AveragePool": _Operator(operands=1, compute=_pool),
+    "Concat": _Operator(operands=0, compute=_concatenation),
+    "Flatten": _Operator(operands=1, compute=_reshaped),
+    "GlobalAveragePool": _Operator(operands=1, compute=_pool),
+    "MaxPool": _Operator(operands=1, compute=_pool),
+    "Mul": _Operator(operands=2, compute=_times),
+    "Reshape": _Operator(operands=1, compute=_reshaped),
+    "Squeeze": _Operator(operands=1, compute=_reshaped),
+    "Transpose": _Operator(operands=1, compute=_permuted),
+    "Unsqueeze": _Operator(operands=1, compute=_reshaped),
+} | {name: _Operator(operands=2, compute=_product) for name in _PRODUCTS}
 
 CONVERTERS: dict[str, Converter] = {"QuantizeLinear": _quantize}
