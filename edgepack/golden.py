@@ -115,7 +115,7 @@ def relative_error(value: np.ndarray, reference: np.ndarray, largest: float | No
         return 0.0 if np.array_equal(value, reference) else float("inf")
     difference = np.abs(value.astype(np.float64) - reference.astype(np.float64)).max()
     if is_byte:
-        return float(difference) / _BYTE_STEPS
+        largest = _BYTE_STEPS
     scale = largest_value(reference) if largest is None else largest
     return float(difference) / scale if np.isfinite(difference) else float("inf")
 

@@ -240,6 +240,14 @@ def integers(*values: int) -> np.ndarray:
     return np.array(values, np.int64)
 
 
+def whole(dtype: str, *shape: int, seed: int = 0) -> np.ndarray:
+    """Integers over all of the range of an 8-bit type, and more than that of a wider one."""
+    generator = np.random.default_rng([seed, *shape])
+    low = 0 if dtype.startswith("u") else -128
+    span = 256 if dtype.endswith("int8") else 30_000
+    return np.asarray(generator.integers(low, low + span, shape), dtype)
+
+
 def random_inputs(imported: ImportedModel, seed: int) -> Arrays:
     """Values of about unit size; codes from 0 to 9; bytes of any value."""
     generator = np.random.default_rng(seed)

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 from edgepack.targets import load_target
 from tests import inferred, kernels
-from tests.kernels import weights
+from tests.kernels import weights, whole
 
 BEST = kernels.PROFILES[-1]
 DATA = (2, 6, 5, 7)
@@ -20,14 +20,6 @@ INTEGERS = {
     "uint16": TensorProto.UINT16,
     "int32": TensorProto.INT32,
 }
-
-
-def whole(dtype: str, *shape: int, seed: int = 0) -> np.ndarray:
-    """Integers over all of the range of an 8-bit type, and more than that of a wider one."""
-    generator = np.random.default_rng([seed, *shape])
-    low = 0 if dtype.startswith("u") else -128
-    span = 256 if dtype.endswith("int8") else 30_000
-    return np.asarray(generator.integers(low, low + span, shape), dtype)
 
 
 def steps(*shape: int) -> np.ndarray:

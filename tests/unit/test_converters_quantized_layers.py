@@ -9,21 +9,14 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import helper
 
 from edgepack.targets import load_target
 from tests import inferred, kernels
-from tests.kernels import weights
+from tests.kernels import weights, whole
 
 BEST = kernels.PROFILES[-1]
 XS, YS = np.float32(0.021), np.float32(0.043)
-TYPES = {"int8": TensorProto.INT8, "uint8": TensorProto.UINT8}
-
-
-def bytes_of(dtype: str, *shape: int, seed: int = 0) -> np.ndarray:
-    generator = np.random.default_rng([seed, *shape])
-    low = 0 if dtype == "uint8" else -128
-    return np.asarray(generator.integers(low, low + 256, shape), dtype)
 
 
 def quantised(name: str, scale: str, zero_point: str, result: str) -> list[onnx.NodeProto]:
@@ -65,7 +58,7 @@ def layer(
 
 def kernel(*shape: int, by_channel: bool = True, axis: int = 0) -> dict[str, Any]:
     """Weights of about unit gain, with a scale for each channel along ``axis`` or for all."""
-    values = bytes_of("int8", *shape) // 2
+    values = whole("int8", *shape) // 2
     fan_in = max(values.size // shape[axis], 1)
     count = shape[axis] if by_channel else 1
     scale = np.asarray((np.arange(count) % 5 + 3) / (400 * np.sqrt(fan_in)), np.float32)
@@ -250,8 +243,8 @@ def test_ties_of_averages_go_to_the_even_number_from_the_zero_point(scale: np.fl
     compiled = kernels.compile_network(network, load_target(BEST))
     (given,) = kernels.random_inputs(compiled.imported, 1)
     (answer,) = kernels.run(compiled, [given])
-    whole = np.clip(np.rint(given / XS), -121, 134).reshape(2, 6, 4, 2, 3, 2)
-    mean = whole.mean(axis=(3, 5), dtype=np.float32) * np.float32(XS / scale)
+    steps = np.clip(np.rint(given / XS), -121, 134).reshape(2, 6, 4, 2, 3, 2)
+    mean = steps.mean(axis=(3, 5), dtype=np.float32) * np.float32(XS / scale)
     assert (mean % 1 == 0.5).any() == (scale == XS)
     np.testing.assert_array_equal(answer, np.clip(np.rint(mean) + 13, 0, 255))
 

@@ -15,8 +15,8 @@ def _there_and_back(graph: Graph, call: Any) -> Any:
     if outer is None or dtype_of(call) != "float32":
         return None
     number, offset = outer.args[0], 0
+    # Types that have to hold the number, each with what is added to it behind that.
     shifts: list[tuple[str, int]] = []
-    """Types that have to hold the number, each with what is yet added to it behind that."""
     while (dtype := dtype_of(number)) != "float32":
         shifts.append((dtype, offset))
         step = graph.call(number, "astype", *_SHIFTS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -138,10 +138,15 @@ def _binary(kind: Any, left: Any, right: Any) -> Any:
 
 def has_functions(expression: Any) -> bool:
     """Whether the expression calls an elementary function, which becomes much arithmetic."""
+    return calls(expression, REPLACEMENTS)
+
+
+def calls(expression: Any, operators: Container[str]) -> bool:
+    """Whether the expression calls one of ``operators``, by TIR's names."""
     from tvm import ir
 
     return any(
-        isinstance(node, ir.Call) and node.op.name in REPLACEMENTS for node in visit(expression)
+        isinstance(node, ir.Call) and node.op.name in operators for node in visit(expression)
     )
 
 

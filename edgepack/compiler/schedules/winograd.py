@@ -22,7 +22,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from edgepack.compiler.cook_toom import Filtering, filtering
-from edgepack.compiler.schedules.expressions import visit
+from edgepack.compiler.schedules.expressions import calls
 from edgepack.compiler.schedules.geometry import Geometry, geometry_of
 from edgepack.compiler.schedules.groups import Group
 from edgepack.compiler.schedules.nest import Nest, Request
@@ -69,13 +69,7 @@ def schedule(request: Request) -> Nest | None:
 
 def _is_rounded(group: Group) -> bool:
     """Whether the epilogue rounds: the last bit of a sum can then become a whole number."""
-    from tvm import ir
-
-    return any(
-        isinstance(node, ir.Call) and node.op.name in _ROUNDING
-        for stage in (group.result, *group.inlined)
-        for node in visit(stage.value)
-    )
+    return any(calls(stage.value, _ROUNDING) for stage in (group.result, *group.inlined))
 
 
 def choose(geometry: Geometry, lanes: int, target: Target, *, exact: bool = False) -> Form | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from edgepack.compiler.frontend.converters.values import cast, widened
@@ -24,17 +25,18 @@ def _gemm(node: Node) -> Any:
     kind = dtype_of(operands[0])
     if not kind.startswith("float") and any(factor != int(factor) for factor in factors):
         operands = [node.emit(cast(operand, "float64")) for operand in operands]
-    left, right = (
-        _transposed(node, operand) if node.attributes.get(name, 0) else operand
-        for operand, name in zip(operands[:2], ("transA", "transB"), strict=True)
-    )
+    left, right = oriented(node, operands[:2])
     return cast(_scaled_sum(node, left, right, operands[2:], factors), node.dtype())
 
 
-def _transposed(node: Node, data: Any) -> Any:
+def oriented(node: Node, operands: Sequence[Any]) -> list[Any]:
+    """Both operands of a product as they are multiplied: a Gemm may transpose them."""
     from tvm import relax
 
-    return node.emit(relax.op.permute_dims(data))
+    return [
+        node.emit(relax.op.permute_dims(operand)) if node.attributes.get(name, 0) else operand
+        for operand, name in zip(operands, ("transA", "transB"), strict=True)
+    ]
 
 
 def _scaled_sum(node: Node, left: Any, right: Any, offset: list[Any], factors: list[float]) -> Any:

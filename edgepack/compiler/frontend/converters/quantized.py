@@ -8,7 +8,8 @@ the order and the types of ONNX Runtime: the same integers.
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from edgepack.compiler.frontend.converters.values import bound, cast, constants_of, reshaped
 from edgepack.compiler.frontend.node import (
@@ -19,6 +20,9 @@ from edgepack.compiler.frontend.node import (
     dtype_of,
     shape_of,
 )
+
+if TYPE_CHECKING:
+    import numpy as np
 
 DOMAIN = ""
 
@@ -32,25 +36,21 @@ def quantize(node: Node) -> Any:
 
     result_type = node.outputs[0].dtype
     range_of(node, result_type)
-    division = _division_type(node)
-    known = constants_of([operand for operand in node.inputs if operand is not None])
+    division, scale = _division_type(node), spread(node, node.inputs[1])
+    zero_point = spread(node, node.inputs[2]) if node.has(2) else constant(0, result_type)
+    known = constants_of([node.inputs[0], scale, zero_point])
     if known is not None:
-        return _quantized_now(node, division)
+        return _quantized_now(node, known, division)
     data = bound(node, cast(node.inputs[0], division))
-    scale = bound(node, cast(spread(node, node.inputs[1]), division))
-    quotient = node.emit(relax.op.divide(data, scale))
-    zero_point = spread(node, node.inputs[2]) if node.has(2) else None
+    quotient = node.emit(relax.op.divide(data, bound(node, cast(scale, division))))
     return saturated(node, bound(node, cast(quotient, "float32")), zero_point, result_type)
 
 
-def _quantized_now(node: Node, division: str) -> Any:
+def _quantized_now(node: Node, known: Sequence[np.ndarray], division: str) -> Any:
+    """Of data, scale and zero point."""
     import numpy as np
 
-    data, scale = constant_of(node.inputs[0]), constant_of(spread(node, node.inputs[1]))
-    zero_point = constant_of(spread(node, node.inputs[2])) if node.has(2) else np.int32(0)
-    assert data is not None
-    assert scale is not None
-    assert zero_point is not None
+    data, scale, zero_point = known
     low, high = (end - zero_point.astype(np.int32) for end in range_of(node, node.outputs[0].dtype))
     with np.errstate(all="ignore"):
         quotient = (data.astype(division) / scale.astype(division)).astype(np.float32)
@@ -125,22 +125,27 @@ def _dequantize(node: Node) -> Any:
 
 
 def centred(node: Node) -> Any:
-    """The integers of DequantizeLinear's input less their zero point, as float32; known ones are known."""
+    """The integers of DequantizeLinear's input less their zero point, as float32."""
+    zero_point = spread(node, node.inputs[2]) if node.has(2) else None
+    return difference(node, node.inputs[0], zero_point, "float32")
+
+
+def difference(node: Node, data: Any, zero_point: Any, dtype: str) -> Any:
+    """``data`` less a zero point that broadcasts to it, exactly, as ``dtype``; known ones are known."""
     import numpy as np
     from tvm import relax
 
-    data = node.inputs[0]
-    zero_point = spread(node, node.inputs[2]) if node.has(2) else None
-    # In int32, which holds the difference exactly; the zero point of an int32 tensor is 0.
+    # An int32 holds it; the zero point of an int32 tensor is 0.
     wide = "int32" if "int" in dtype_of(data) else "float32"
-    known = constants_of([data] if zero_point is None else [data, zero_point])
+    value = constant_of(zero_point)
+    if zero_point is None or (value is not None and not value.any()):
+        known = constants_of([data])
+        return bound(node, cast(data, dtype)) if known is None else constant(known[0], dtype)
+    known = constants_of([data, zero_point])
     if known is not None:
-        first, *rest = (value.astype(wide) for value in known)
-        return constant(np.subtract(first, *rest) if rest else first, "float32")
-    if zero_point is not None:
-        parts = (bound(node, cast(operand, wide)) for operand in (data, zero_point))
-        data = node.emit(relax.op.subtract(*parts))
-    return bound(node, cast(data, "float32"))
+        return constant(np.subtract(*(array.astype(wide) for array in known)), dtype)
+    parts = (bound(node, cast(operand, wide)) for operand in (data, zero_point))
+    return bound(node, cast(node.emit(relax.op.subtract(*parts)), dtype))
 
 
 def spread(node: Node, parameter: Any) -> Any:

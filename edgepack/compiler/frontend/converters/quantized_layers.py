@@ -19,8 +19,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from edgepack.compiler.frontend.converters import pooling
+from edgepack.compiler.frontend.converters import pooling, views
 from edgepack.compiler.frontend.converters.convolution import convolved
+from edgepack.compiler.frontend.converters.products import oriented
 from edgepack.compiler.frontend.converters.quantized import centred, quantize, range_of, shifted
 from edgepack.compiler.frontend.converters.values import bound, concatenated
 from edgepack.compiler.frontend.converters.windows import windows_of
@@ -175,21 +176,12 @@ def _product(layer: Node, operands: list[Any], scales: list[np.ndarray]) -> Any:
         windows = windows_of(layer, shape_of(operands[1])[2:])
         value = layer.emit(convolved(layer, operands[0], operands[1], windows))
     else:
-        value = layer.emit(relax.op.matmul(*_transposed(layer, operands)))
+        value = layer.emit(relax.op.matmul(*oriented(layer, operands)))
     if layer.has(2):
         bias = _along_channels(layer, _bias(layer, first * second))
         value = layer.emit(relax.op.add(value, constant(bias, "float32")))
     # In the scales' own type, as ONNX Runtime does: the factor is rounded twice.
     return _scaled(layer, value, _along_channels(layer, first * second / own))
-
-
-def _transposed(node: Node, operands: list[Any]) -> list[Any]:
-    from tvm import relax
-
-    return [
-        node.emit(relax.op.permute_dims(operand)) if node.attributes.get(name, 0) else operand
-        for operand, name in zip(operands, ("transA", "transB"), strict=True)
-    ]
 
 
 def _bias(layer: Node, scale: np.ndarray) -> np.ndarray:
@@ -241,24 +233,11 @@ def _times(layer: Node, operands: list[Any], scales: list[np.ndarray]) -> Any:
     return _scaled(layer, layer.emit(relax.op.multiply(*operands)), first * second / own)
 
 
-def _pool(layer: Node, operands: list[Any], scales: list[np.ndarray]) -> Any:
-    pooled = pooling.CONVERTERS[layer.operator](replace(layer, inputs=tuple(operands)))
-    result = pooled[0] if isinstance(pooled, list) else pooled
+def _moved(layer: Node, operands: list[Any], scales: list[np.ndarray]) -> Any:
+    """What the operator's own converter makes of the integers, as it would of the numbers."""
+    made = _MOVEMENTS[layer.operator](replace(layer, inputs=(*operands, *layer.inputs[1:])))
+    result = made[0] if isinstance(made, list) else made
     return _scaled(layer, bound(layer, result), scales[0] / scales[1])
-
-
-def _reshaped(layer: Node, operands: list[Any], scales: list[np.ndarray]) -> Any:
-    from tvm import relax
-
-    same = layer.emit(relax.op.reshape(operands[0], list(layer.outputs[0].shape)))
-    return _scaled(layer, same, scales[0] / scales[1])
-
-
-def _permuted(layer: Node, operands: list[Any], scales: list[np.ndarray]) -> Any:
-    from tvm import relax
-
-    same = layer.emit(relax.op.permute_dims(operands[0], layer.attributes.get("perm")))
-    return _scaled(layer, same, scales[0] / scales[1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,19 +252,20 @@ class _Operator:
 
 
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
+_MOVEMENTS: dict[str, Converter] = pooling.CONVERTERS | views.CONVERTERS
 
 _OPERATORS: dict[str, _Operator] = {
     "Add": _Operator(operands=2, compute=_sum),
-    "AveragePool": _Operator(operands=1, compute=_pool),
     "Concat": _Operator(operands=0, compute=_concatenation),
-    "Flatten": _Operator(operands=1, compute=_reshaped),
-    "GlobalAveragePool": _Operator(operands=1, compute=_pool),
-    "MaxPool": _Operator(operands=1, compute=_pool),
     "Mul": _Operator(operands=2, compute=_times),
-    "Reshape": _Operator(operands=1, compute=_reshaped),
-    "Squeeze": _Operator(operands=1, compute=_reshaped),
-    "Transpose": _Operator(operands=1, compute=_permuted),
-    "Unsqueeze": _Operator(operands=1, compute=_reshaped),
-} | {name: _Operator(operands=2, compute=_product) for name in _PRODUCTS}
+    **dict.fromkeys(_PRODUCTS, _Operator(operands=2, compute=_product)),
+    **dict.fromkeys(
+        ("AveragePool", "GlobalAveragePool", "MaxPool"), _Operator(operands=1, compute=_moved)
+    ),
+    **dict.fromkeys(
+        ("Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"),
+        _Operator(operands=1, compute=_moved),
+    ),
+}
 
 CONVERTERS: dict[str, Converter] = {"QuantizeLinear": _quantize}

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from edgepack.compiler.frontend.converters.convolution import convolved
-from edgepack.compiler.frontend.converters.quantized import saturated
+from edgepack.compiler.frontend.converters.quantized import difference, saturated
 from edgepack.compiler.frontend.converters.values import (
     along,
     bound,
@@ -46,7 +46,7 @@ def _product(node: Node, left: tuple[int, int], right: tuple[int, int]) -> Any:
 
     points = _zero_point(node, left, -2), _zero_point(node, right, -1)
     rows, columns = (
-        _centred(node, index, point, "float32")
+        difference(node, node.inputs[index], point, "float32")
         for (index, _), point in zip((left, right), points, strict=True)
     )
     depth = shape_of(rows)[-1]
@@ -120,23 +120,6 @@ def _along_data(node: Node, parameter: Any, data: int, axis: int) -> Any:
     return parameter
 
 
-def _centred(node: Node, index: int, zero_point: Any, dtype: str = "int32") -> Any:
-    """An input less its zero point, exactly; a constant becomes another constant."""
-    import numpy as np
-    from tvm import relax
-
-    data = node.inputs[index]
-    known = constants_of([data] if zero_point is None else [data, zero_point])
-    if known is not None:
-        wide = [array.astype(np.int32) for array in known]
-        return constant(wide[0] if len(wide) == 1 else wide[0] - wide[1], dtype)
-    wide = bound(node, cast(data, dtype))
-    value = constant_of(zero_point) if zero_point is not None else np.zeros(())
-    if value is not None and not value.any():
-        return wide
-    return node.emit(relax.op.subtract(wide, bound(node, cast(zero_point, dtype))))
-
-
 def _conv_integer(node: Node) -> Any:
     return _convolution(node, (0, 2), (1, 3))
 
@@ -144,8 +127,10 @@ def _conv_integer(node: Node) -> Any:
 def _convolution(node: Node, data: tuple[int, int], kernel: tuple[int, int]) -> Any:
     """The int32 convolution; padding stands for zero, as the zero point does."""
     windows = windows_of(node, node.shape(kernel[0])[2:])
-    image = _centred(node, data[0], _zero_point(node, data, 1))
-    weight = _centred(node, kernel[0], _zero_point(node, kernel, 0))
+    image, weight = (
+        difference(node, node.inputs[operand[0]], _zero_point(node, operand, axis), "int32")
+        for operand, axis in ((data, 1), (kernel, 0))
+    )
     return bound(node, convolved(node, image, weight, windows))
 
 
